@@ -1,3 +1,3 @@
-"""FactorVAE (Kim & Mnih 2018, arXiv 1802.05983): the model, its training, its data and its metrics."""
+"""FactorVAE (Kim & Mnih 2018, arXiv 1802.05983): model, training, data and metrics."""
 
 __version__ = "0.1.0"

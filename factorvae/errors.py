@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Call a script's `main` and return its exit code, 2 with one line on stderr for a UserError."""
+    """Call a script's `main`; the exit code is 2, with one line on stderr, for a UserError."""
     try:
         return main() or 0
     except UserError as error:
