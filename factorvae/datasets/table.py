@@ -35,15 +35,18 @@ class PackedBits:
         device = torch.device(device)
         if device.type == "cpu":
             return torch.from_numpy(self._bits(index)).float()
-        packed, shifts = self._copy_on(device)
         index = torch.as_tensor(index).to(device, non_blocking=True)
-        rows = packed.index_select(0, index)  # [B, H * W / 8]
-        bits = (rows.unsqueeze(-1) >> shifts) & 1  # [B, H * W / 8, 8]
-        return bits.view(-1, *self.image_shape).float()
+        return self._unpack(*self._copy_on(device), index)
 
     def _bits(self, index: Index) -> np.ndarray:
         rows = self.packed.take(_on_cpu(index), axis=0)
         return np.unpackbits(rows, axis=1).reshape(-1, *self.image_shape)
+
+    def _unpack(self, packed: Tensor, shifts: Tensor, index: Tensor) -> Tensor:
+        """As `_bits`, by operations that any device has."""
+        rows = packed.index_select(0, index)  # [B, H * W / 8]
+        bits = (rows.unsqueeze(-1) >> shifts) & 1  # [B, H * W / 8, 8]
+        return bits.view(-1, *self.image_shape).float()
 
     def _copy_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._on_device:
@@ -85,6 +88,6 @@ class Dataset:
         """The images at index [B], for a network: float32 [B, C, H, W] in [0, 1] on `device`.
 
         On CUDA the table lies on the device: with an int64 index there too, nothing waits for
-        the host. An index out of range raises IndexError on the CPU and is an error of CUDA's there.
+        the host. An index out of range is an IndexError on the CPU, and an assertion on CUDA.
         """
         return self.table.batch(index, device)

@@ -1,0 +1,115 @@
+"""Fetch a dataset's published file: `python -m factorvae.datasets.download dsprites`."""
+
+import argparse
+import functools
+import http.client
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from factorvae.datasets.official import OFFICIAL_FILE, read_official
+from factorvae.datasets.progress import track
+from factorvae.datasets.render import DSPRITES
+from factorvae.errors import UserError, run_script
+
+TIMEOUT_SECONDS = 30  # of silence
+CHUNK_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """Where a dataset's file is, where it goes, and what tells that it is the right one.
+
+    path: below the data directory. check: raises UserError unless the file at the path it is given
+    holds what it should.
+    """
+
+    url: str
+    path: str
+    check: Callable[[Path], None]
+
+
+def _check_dsprites(file: Path) -> None:
+    for _ in track(read_official(file), len(DSPRITES), f"checking {file.name}"):
+        pass  # reading is what checks
+
+
+PUBLISHED = {
+    "dsprites": PublishedFile(
+        f"https://github.com/deepmind/dsprites-dataset/raw/master/{OFFICIAL_FILE}",
+        f"dsprites/{OFFICIAL_FILE}",
+        _check_dsprites,
+    ),
+}
+
+
+def download(published: PublishedFile, data_dir: str | Path = "data") -> Path:
+    """Fetch the file into a `.part` beside its place, check it, and rename it; returns its path.
+
+    A `.part` from before is continued where the server allows it. Raises UserError when the file
+    cannot be fetched (the part stays) or is not what it should be (the part goes).
+    """
+    path = Path(data_dir) / published.path
+    if path.exists():
+        raise UserError(f"{path} is there already: delete it to fetch it again")
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(published.url, part)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"cannot fetch {published.url} ({error}): run this again to go on from there, or get "
+            f"the file by other means and put it in {path.parent}/"
+        ) from error
+    try:
+        published.check(part)
+    except UserError as error:
+        part.unlink()
+        raise UserError(f"{published.url} gave a wrong file, now deleted: {error}") from error
+    return part.replace(path)
+
+
+def _fetch(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing was left to fetch
+        raise
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0  # the server sends it all again
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length else None
+        chunks = iter(functools.partial(response.read, CHUNK_BYTES), b"")
+        with part.open("ab" if have else "wb") as file:
+            for chunk in track(chunks, total, f"fetching {url}", " bytes", done=have):
+                file.write(chunk)
+            size = file.tell()
+    if total is not None and size < total:
+        raise ConnectionError(f"it broke off after {size:,} of {total:,} bytes")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m factorvae.datasets.download")
+    parser.add_argument("name", help=f"one of: {', '.join(PUBLISHED)}")
+    parser.add_argument("--data_dir", default="data", help="default: %(default)s")
+    arguments = parser.parse_args()
+    if arguments.name not in PUBLISHED:
+        known = ", ".join(PUBLISHED)
+        raise UserError(f"no file is known for {arguments.name!r}; those known: {known}")
+    try:
+        print(f"{download(PUBLISHED[arguments.name], arguments.data_dir)}: fetched and checked")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
