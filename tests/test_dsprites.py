@@ -128,9 +128,10 @@ def flip_one_bit(data):
         (lambda data: b"", "is damaged (unreadable header)"),
         (lambda data: bytes(4096) + data[4096:], "is damaged (unreadable header)"),
         (lambda data: b"\xff" * 4096 + data[4096:], "is damaged (unreadable header)"),
-        (lambda data: b"[]".ljust(4096) + data[4096:], "was made from something else"),
+        (lambda data: b"[]".ljust(4096) + data[4096:], "is damaged (unreadable header)"),
         (lambda data: data.replace(b'"renderer": 1', b'"renderer": 0'), "was made from something"),
-        (lambda data: data.replace(b'"sha256"', b'"sha25_"'), "is damaged (wrong checksum)"),
+        (lambda data: data.replace(b'"sha256"', b'"sha25_"'), "is damaged (incomplete header)"),
+        (lambda data: data.replace(b'"rows": 1152', b'"rows": 1151'), "is damaged (wrong size)"),
     ],
 )
 def test_damaged_cache_is_found_and_made_again(tmp_path, capsys, damage, told):

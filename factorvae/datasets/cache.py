@@ -1,72 +1,151 @@
 """Arrays prepared once and kept in one file: written whole or not at all, checked when opened.
 
-The file is a 4096-byte header, then the bytes of a uint8 array, so that it can be memory-mapped.
-The header is a JSON object padded with spaces: the file's format, the array's shape, what it was
-made from, and its sha256. `head -c 4096 FILE` shows it.
+The file is a 4096-byte header, then the bytes of a uint8 array, so that it can be memory-mapped,
+then the numbers of the rows that were left out, int64, if any. The header is a JSON object padded
+with spaces: the file's format, the array's shape and number of rows, what it was made from, and
+the sha256 of all that follows. `head -c 4096 FILE` shows it.
+
+A file of up to 512 MiB is checked against its sha256 at every start, in a fraction of a second. Of
+a larger one `FILE.checked` says in which state (size, times, inode) it passed the check; it is
+checked again when found in another.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from factorvae.datasets.progress import track
 from factorvae.errors import UserError
 
-FORMAT = "factorvae table 1"
+FORMAT = "factorvae table 2"
 HEADER_BYTES = 4096
+ALWAYS_CHECKED_BYTES = 1 << 29
+READ_AT_ONCE = 1 << 24
 ABANDONED_AFTER_SECONDS = 3600
 
 MakeBlocks = Callable[[], Iterable[np.ndarray]]
 
 
 def cached_array(
-    path: Path, shape: tuple[int, ...], made_from: dict[str, object], make_blocks: MakeBlocks
+    path: Path,
+    shape: tuple[int | None, ...],
+    made_from: dict[str, object],
+    make_blocks: MakeBlocks,
+    left_out: list[int] | None = None,
 ) -> np.ndarray:
     """The uint8 array kept at `path`, memory-mapped and read-only; made first where need be.
 
-    shape: the whole array's. made_from: what the content depends on, as a JSON object.
-    make_blocks: called only if the file is missing, damaged or made from something else; its
-    blocks, uint8 [n, *shape[1:]], follow one another along the first axis.
+    shape: the whole array's; its length is None where only make_blocks knows it. made_from: what
+    the content depends on, as a JSON object. make_blocks: called only if the file is missing,
+    damaged or made from something else; its blocks, uint8 [n, *shape[1:]], follow one another
+    along the first axis. left_out: an empty list, if make_blocks may leave out rows of the shape's;
+    it appends their numbers to the list, and later calls put them there again.
 
     Processes that start together each write a file of their own, and the last one renamed stays:
     their contents are the same. Raises UserError where the file cannot be written.
     """
     recipe = {"format": FORMAT, "shape": shape, "made_from": made_from}
     recipe = json.loads(json.dumps(recipe))  # as the header will say it
-    fault = _fault(path, recipe) if path.exists() else "is not there yet"
+    fault = _fault(path, recipe, left_out is not None) if path.exists() else "is not there yet"
     if fault:
         if path.exists():
             print(f"{path} {fault}: making it again", file=sys.stderr, flush=True)
-        _write(path, recipe, make_blocks)
-    table = np.memmap(path, np.uint8, mode="r", offset=HEADER_BYTES, shape=shape)
+        _write(path, recipe, make_blocks, [] if left_out is None else left_out)
+    with path.open("rb") as file:
+        rows = _read_header(file)["rows"]
+    table = np.memmap(path, np.uint8, mode="r", offset=HEADER_BYTES, shape=(rows, *shape[1:]))
+    if left_out is not None:
+        left_out[:] = np.fromfile(path, "<i8", offset=HEADER_BYTES + table.nbytes).tolist()
     return np.asarray(table)  # a plain view: memmap's own indexing is slow
 
 
-def _fault(path: Path, recipe: dict[str, object]) -> str | None:
+def _read_header(file: BinaryIO) -> dict[str, object]:
+    """ValueError where there is none."""
+    header = json.loads(file.read(HEADER_BYTES))
+    if not isinstance(header, dict):
+        raise ValueError("the header is no JSON object")
+    return header
+
+
+def _fault(path: Path, recipe: dict[str, object], may_lack_rows: bool) -> str | None:
     """Why the file cannot be used, in a few words; None if it is sound."""
     with path.open("rb") as file:
         try:
-            header = json.loads(file.read(HEADER_BYTES))
+            header = _read_header(file)
         except ValueError:  # also what bytes that are no text raise
             return "is damaged (unreadable header)"
-        if not isinstance(header, dict) or header | recipe != header:
+        if header | recipe != header:
             return "was made from something else"
-        if os.fstat(file.fileno()).st_size != HEADER_BYTES + np.prod(recipe["shape"]):
+        if [type(header.get(key)) for key in ("rows", "left_out", "sha256")] != [int, int, str]:
+            return "is damaged (incomplete header)"
+        if header["left_out"] and not may_lack_rows:
+            return f"lacks {header['left_out']} of its rows"
+        row_bytes = math.prod(recipe["shape"][1:])
+        size = HEADER_BYTES + header["rows"] * row_bytes + 8 * header["left_out"]
+        status = os.fstat(file.fileno())
+        if status.st_size != size:
             return "is damaged (wrong size)"
-        if hashlib.file_digest(file, "sha256").hexdigest() != header.get("sha256"):
+        if size > ALWAYS_CHECKED_BYTES and _passed_before(path, status, header["sha256"]):
+            return None
+        if _digest(file, size, f"checking {path}") != header["sha256"]:
             return "is damaged (wrong checksum)"
+    _note_passed(path, header["sha256"])
     return None
 
 
-def _write(path: Path, recipe: dict[str, object], make_blocks: MakeBlocks) -> None:
+def _digest(file: BinaryIO, size: int, what: str) -> str:
+    """sha256 of all after the header; tells its progress if that takes long."""
+    chunks = iter(functools.partial(file.read, READ_AT_ONCE), b"")
+    if size > ALWAYS_CHECKED_BYTES:
+        chunks = track(chunks, size - HEADER_BYTES, what, " bytes")
+    checksum = hashlib.sha256()
+    for chunk in chunks:
+        checksum.update(chunk)
+    return checksum.hexdigest()
+
+
+def _state(status: os.stat_result, checksum: str) -> dict[str, object]:
+    """What changes when a file is written to, replaced or moved to another disk."""
+    names = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+    return {name: getattr(status, name) for name in names} | {"sha256": checksum}
+
+
+def _passed_before(path: Path, status: os.stat_result, checksum: str) -> bool:
+    record = _record_of(path)
+    try:
+        return json.loads(record.read_bytes()) == _state(status, checksum)
+    except (OSError, ValueError):  # there is none, or it was cut short
+        return False
+
+
+def _note_passed(path: Path, checksum: str) -> None:
+    """Where this cannot be written the next start checks the file again, that is all."""
+    status = path.stat()
+    if status.st_size > ALWAYS_CHECKED_BYTES:
+        with contextlib.suppress(OSError):
+            _record_of(path).write_text(json.dumps(_state(status, checksum)))
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.checked")
+
+
+def _write(
+    path: Path, recipe: dict[str, object], make_blocks: MakeBlocks, left_out: list[int]
+) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    checksum, length = hashlib.sha256(), 0
+    checksum, rows = hashlib.sha256(), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -76,12 +155,19 @@ def _write(path: Path, recipe: dict[str, object], make_blocks: MakeBlocks) -> No
                 block = np.ascontiguousarray(block)
                 checksum.update(block)
                 file.write(block)
-                length += len(block)
-            if length != recipe["shape"][0]:
-                raise ValueError(f"{length} rows were made for a table of {recipe['shape']}")
+                rows += len(block)
+            expected = recipe["shape"][0]
+            if expected is not None and rows + len(left_out) != expected:
+                raise ValueError(f"{rows} rows were made for a table of {recipe['shape']}")
+            trailer = np.array(left_out, "<i8").tobytes()
+            checksum.update(trailer)
+            file.write(trailer)
             file.seek(0)
-            header = json.dumps(recipe | {"sha256": checksum.hexdigest()})
-            file.write(header.encode().ljust(HEADER_BYTES))
+            made = {"rows": rows, "left_out": len(left_out), "sha256": checksum.hexdigest()}
+            header = json.dumps(recipe | made).encode()
+            if len(header) > HEADER_BYTES:
+                raise ValueError(f"the header of {path} would take {len(header)} bytes")
+            file.write(header.ljust(HEADER_BYTES))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -90,6 +176,7 @@ def _write(path: Path, recipe: dict[str, object], make_blocks: MakeBlocks) -> No
     finally:
         if partial.exists():
             partial.unlink()
+    _note_passed(path, checksum.hexdigest())
 
 
 def _remove_abandoned(path: Path) -> None:

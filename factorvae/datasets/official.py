@@ -1,26 +1,19 @@
 """The official dSprites file: an npz of 3 GB once unpacked, read a block at a time and checked."""
 
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.npz import UNREADABLE, expect_end, open_array, read_rows
 from factorvae.datasets.render import DSPRITES, SIZE, render
 from factorvae.errors import UserError
 
 OFFICIAL_FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 # About one official image in 7,000 differs from the drawn one, by one pixel (see `render`).
 LARGEST_SHARE_THAT_MAY_DIFFER = 0.01
-
-# What zipfile, zlib and numpy raise for a file that is cut, damaged or something else.
-_UNREADABLE = (
-    *(OSError, EOFError, KeyError, ValueError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
 
 
 def read_official(path: Path, space: FactorSpace = DSPRITES) -> Iterator[np.ndarray]:
@@ -36,7 +29,7 @@ def read_official(path: Path, space: FactorSpace = DSPRITES) -> Iterator[np.ndar
         with zipfile.ZipFile(path) as archive:
             _check_latents(archive, space)
             yield from _packed_images(archive, space)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path} is not the official dSprites file, or is damaged ({error or 'it ends early'}):"
             f" expected an npz with imgs uint8 {(n, SIZE, SIZE)} of 0 and 1, latents_classes and "
@@ -54,20 +47,20 @@ def _check_latents(archive: zipfile.ZipFile, space: FactorSpace) -> None:
         ("latents_classes", "iu", 0, grid),
         ("latents_values", "f", 1, values),
     ):
-        file, dtype = _open_array(archive, name, shape, kinds)
+        file, dtype, _ = open_array(archive, name, [shape], kinds)
         with file:
-            rows = _read_rows(file, shape[0], dtype, shape[1:])
-            _expect_end(file, name)
+            rows = read_rows(file, shape[0], dtype, shape[1:])
+            expect_end(file, name)
         if not (np.all(rows[:, 0] == white) and np.allclose(rows[:, 1:], expected, atol=1e-6)):
             raise ValueError(f"{name} is not the grid of factors")
 
 
 def _packed_images(archive: zipfile.ZipFile, space: FactorSpace) -> Iterator[np.ndarray]:
     differing = 0
-    file, dtype = _open_array(archive, "imgs", (len(space), SIZE, SIZE), "u")
+    file, dtype, _ = open_array(archive, "imgs", [(len(space), SIZE, SIZE)], "u")
     with file:
         for drawn in render(space):  # uint8 [P, 512]
-            pixels = _read_rows(file, len(drawn), dtype, (SIZE * SIZE,))
+            pixels = read_rows(file, len(drawn), dtype, (SIZE * SIZE,))
             if pixels.max() > 1:
                 raise ValueError("imgs has values other than 0 and 1")
             block = np.packbits(pixels, axis=1)
@@ -75,34 +68,4 @@ def _packed_images(archive: zipfile.ZipFile, space: FactorSpace) -> Iterator[np.
             if differing > LARGEST_SHARE_THAT_MAY_DIFFER * len(space):
                 raise ValueError("imgs are not dSprites in its order")
             yield block
-        _expect_end(file, "imgs")
-
-
-def _open_array(
-    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], kinds: str
-) -> tuple[zipfile.ZipExtFile, np.dtype]:
-    """A member npy opened at its first value; ValueError unless of this shape and kind of type."""
-    file = archive.open(f"{name}.npy")
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        header = np.lib.format.read_array_header_1_0(file)
-    else:
-        header = np.lib.format.read_array_header_2_0(file)
-    found, fortran_order, dtype = header
-    if found != shape or fortran_order or dtype.kind not in kinds:
-        raise ValueError(f"{name} is {dtype} {found}")
-    return file, dtype
-
-
-def _read_rows(
-    file: zipfile.ZipExtFile, n: int, dtype: np.dtype, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The next n rows of the given shape."""
-    data = file.read(n * int(np.prod(shape)) * dtype.itemsize)
-    return np.frombuffer(data, dtype).reshape(n, *shape)  # ValueError when cut short
-
-
-def _expect_end(file: zipfile.ZipExtFile, name: str) -> None:
-    """Reading past the last value also makes zipfile compare the member's checksum."""
-    if file.read(1):
-        raise ValueError(f"{name} goes on after its last value")
+        expect_end(file, "imgs")

@@ -1,14 +1,31 @@
 """A dataset is a table of images and, where they are known, the factors that made them."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from factorvae.datasets.factors import FactorSpace
+from factorvae.errors import UserError
 
 Index = np.ndarray | Tensor
+
+# A larger part of the free CUDA memory than this is not given to a table: the rest is for the
+# network, its optimiser and whatever else runs there.
+LARGEST_SHARE_OF_DEVICE = 0.7
+COPIED_AT_ONCE = 1 << 28  # bytes
+
+
+class Table(Protocol):
+    """Images by index; see `Dataset` for the two ways to get them."""
+
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+    def images(self, index: Index) -> Tensor: ...
+    def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor: ...
 
 
 class PackedBits:
@@ -28,25 +45,25 @@ class PackedBits:
 
     def images(self, index: Index) -> Tensor:
         """uint8 [B, 1, H, W], each pixel 0 or 255."""
-        return torch.from_numpy(self._bits(index) * np.uint8(255))
+        return self.bits(index) * 255
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
         """float32 [B, 1, H, W] on `device`, each pixel 0 or 1."""
-        device = torch.device(device)
-        if device.type == "cpu":
-            return torch.from_numpy(self._bits(index)).float()
-        index = torch.as_tensor(index).to(device, non_blocking=True)
-        return self._unpack(*self._copy_on(device), index)
+        return self.bits(index, device).float()
 
-    def _bits(self, index: Index) -> np.ndarray:
-        rows = self.packed.take(_on_cpu(index), axis=0)
-        return np.unpackbits(rows, axis=1).reshape(-1, *self.image_shape)
+    def bits(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
+        """uint8 [B, 1, H, W] on `device`, each pixel 0 or 1."""
+        device = exact_device(device)
+        if device.type == "cpu":
+            rows = self.packed.take(on_cpu(index), axis=0)
+            return torch.from_numpy(np.unpackbits(rows, axis=1)).view(-1, *self.image_shape)
+        return self._unpack(*self._copy_on(device), on_device(index, device))
 
     def _unpack(self, packed: Tensor, shifts: Tensor, index: Tensor) -> Tensor:
-        """As `_bits`, by operations that any device has."""
+        """As on the CPU, by operations that any device has."""
         rows = packed.index_select(0, index)  # [B, H * W / 8]
         bits = (rows.unsqueeze(-1) >> shifts) & 1  # [B, H * W / 8, 8]
-        return bits.view(-1, *self.image_shape).float()
+        return bits.view(-1, *self.image_shape)
 
     def _copy_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._on_device:
@@ -55,8 +72,93 @@ class PackedBits:
         return self._on_device[device]
 
 
-def _on_cpu(index: Index) -> np.ndarray:
+class Pixels:
+    """Images of 256 levels: uint8 [M, C, H, W], which may be a memory map, seen through `rows`.
+
+    rows: int [N], image i being pixels[rows[i]], for another order or a part; all when None.
+    On the CPU only the rows asked for are read. On CUDA the table is copied to the device at the
+    first batch if it fits with room to spare; where it does not, and on other devices, each batch
+    is gathered on the host and copied.
+    """
+
+    def __init__(self, pixels: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self.pixels = pixels
+        self.rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
+        self.image_shape = pixels.shape[1:]
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
+        self._copying_on: dict[torch.device, torch.cuda.Stream] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def images(self, index: Index) -> Tensor:
+        """uint8 [B, C, H, W]."""
+        return torch.from_numpy(self.pixels.take(self.rows[on_cpu(index)], axis=0))
+
+    def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
+        """float32 [B, C, H, W] on `device`, in [0, 1]."""
+        device = exact_device(device)
+        if device.type == "cpu":
+            return unit_interval(self.images(index))
+        if device not in self._on_device:
+            fits = device.type == "cuda" and self.pixels.nbytes < (
+                LARGEST_SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+            )
+            self._on_device[device] = self._copy_to(device) if fits else None
+        on_device_already = self._on_device[device]
+        if on_device_already is None:
+            return unit_interval(self._gather(index, device))
+        return unit_interval(self._select(*on_device_already, on_device(index, device)))
+
+    def _copy_to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The table and its rows there; copied part by part, not to be in memory twice."""
+        table = torch.empty(self.pixels.shape, dtype=torch.uint8, device=device)
+        step = max(1, COPIED_AT_ONCE // max(1, self.pixels[:1].nbytes))
+        for start in range(0, len(table), step):
+            table[start : start + step] = torch.tensor(self.pixels[start : start + step])
+        return table, torch.tensor(self.rows, device=device)
+
+    @staticmethod
+    def _select(table: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+        return table.index_select(0, rows.index_select(0, index))
+
+    def _gather(self, index: Index, device: torch.device) -> Tensor:
+        """The images of a batch, uint8, gathered here and copied to `device`.
+
+        On CUDA from pinned memory, on a stream of its own: as the host runs ahead of the device,
+        the copy is made while the device is still at the step before.
+        """
+        images = self.images(index)
+        if device.type != "cuda":
+            return images.to(device)
+        stream = self._copying_on.setdefault(device, torch.cuda.Stream(device))
+        with torch.cuda.stream(stream):
+            copied = images.pin_memory().to(device, non_blocking=True)
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        copied.record_stream(current)
+        return copied
+
+
+def unit_interval(levels: Tensor) -> Tensor:
+    """Levels 0..255 as float32 0..1. By multiplication, which every device rounds alike."""
+    return levels.float().mul_(1 / 255)
+
+
+def exact_device(device: torch.device | str) -> torch.device:
+    """'cuda' is the current one of several: one name for each device."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def on_cpu(index: Index) -> np.ndarray:
     return index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
+
+
+def on_device(index: Index, device: torch.device) -> Tensor:
+    return torch.as_tensor(index).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -65,12 +167,25 @@ class Dataset:
 
     name: what `load_dataset` was asked for. source: where the pixels come from, such as 'rendered'
     or 'official'. factor_space: given where image i shows the i-th combination of known factors.
+    factors: int [N, F], given where factors are known but are no full grid, with their names and
+    the number of values of each. factor_names and factor_sizes are a given factor_space's too.
+    Raises UserError for a factor out of range.
     """
 
     name: str
     source: str
-    table: PackedBits = field(repr=False)
+    table: Table = field(repr=False)
     factor_space: FactorSpace | None = None
+    factors: np.ndarray | None = field(default=None, repr=False)
+    factor_names: tuple[str, ...] = ()
+    factor_sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.factor_space is not None:
+            object.__setattr__(self, "factor_names", self.factor_space.names)
+            object.__setattr__(self, "factor_sizes", self.factor_space.sizes)
+        if self.factors is not None:
+            check_factors(self.factors, self.factor_names, self.factor_sizes, self.name)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -87,7 +202,17 @@ class Dataset:
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
         """The images at index [B], for a network: float32 [B, C, H, W] in [0, 1] on `device`.
 
-        On CUDA the table lies on the device: with an int64 index there too, nothing waits for
-        the host. An index out of range is an IndexError on the CPU, and an assertion on CUDA.
+        On CUDA a table that fits lies on the device: with an int64 index there too, nothing waits
+        for the host. An index out of range is an IndexError on the CPU, and an assertion on CUDA.
         """
         return self.table.batch(index, device)
+
+
+def check_factors(
+    factors: np.ndarray, names: tuple[str, ...], sizes: tuple[int, ...], where: str
+) -> None:
+    """UserError unless each column of factors [N, F] lies in 0..size - 1."""
+    for name, size, column in zip(names, sizes, factors.T, strict=True):
+        outside = column[(column < 0) | (column >= size)]
+        if outside.size:
+            raise UserError(f"{where}: {name} {outside[0]} is out of range: 0 to {size - 1}")

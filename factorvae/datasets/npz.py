@@ -1,0 +1,47 @@
+"""Arrays of an npz file, read a few rows at a time and never unpickled."""
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection
+
+import numpy as np
+
+# What zipfile, zlib and numpy raise for a file that is cut, damaged or something else.
+UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+
+
+def open_array(
+    archive: zipfile.ZipFile, name: str, shapes: Collection[tuple[int, ...]], kinds: str
+) -> tuple[zipfile.ZipExtFile, np.dtype, tuple[int, ...]]:
+    """A member npy opened at its first value, its type and shape.
+
+    ValueError unless the shape is one of `shapes` and the type's kind one of `kinds`.
+    """
+    file = archive.open(f"{name}.npy")
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        header = np.lib.format.read_array_header_1_0(file)
+    else:
+        header = np.lib.format.read_array_header_2_0(file)
+    shape, fortran_order, dtype = header
+    if shape not in shapes or fortran_order or dtype.kind not in kinds:
+        raise ValueError(f"{name} is {dtype} {shape}")
+    return file, dtype, shape
+
+
+def read_rows(
+    file: zipfile.ZipExtFile, n: int, dtype: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+    """The next n rows of the given shape."""
+    data = file.read(n * int(np.prod(shape)) * dtype.itemsize)
+    return np.frombuffer(data, dtype).reshape(n, *shape)  # ValueError when cut short
+
+
+def expect_end(file: zipfile.ZipExtFile, name: str) -> None:
+    """Reading past the last value also makes zipfile compare the member's checksum."""
+    if file.read(1):
+        raise ValueError(f"{name} goes on after its last value")
