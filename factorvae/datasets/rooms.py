@@ -21,7 +21,7 @@ from factorvae.datasets import raycast
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
 from factorvae.datasets.progress import track
-from factorvae.datasets.table import Dataset, Index
+from factorvae.datasets.table import Dataset, Index, exact_device, on_device
 from factorvae.errors import UserError
 
 HUES = tuple(number / 10 for number in range(10))
@@ -86,8 +86,9 @@ class ShadedRooms:
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
         """float32 [B, 3, H, W] on `device`, in [0, 1]."""
-        shading, colours = self._copy_on(torch.device(device))
-        index = torch.as_tensor(index).to(shading.device, non_blocking=True)
+        device = exact_device(device)
+        shading, colours = self._copy_on(device)
+        index = on_device(index, device)
         hues, picture = index // len(shading), index % len(shading)
         _, walls, objects = self.space.sizes[:3]
         hue_of = (hues // (walls * objects), hues // objects % walls, hues % objects)
