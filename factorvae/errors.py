@@ -9,9 +9,12 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Call a script's `main`; the exit code is 2, with one line on stderr, for a UserError."""
+    """Call a script's `main`; 2 and one line on stderr for a UserError."""
     try:
         return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,95 @@
+"""Checkpoints: one file that describes itself and loads with `torch.load(weights_only=True)`.
+
+It is a dict of plain values and tensors: `format`, `version`, `config` (the fields of TrainConfig),
+`dataset` (name, source, image_shape, factor_names, factor_sizes), `step`, `finished`, `vae`,
+`discriminator` (None where gamma is 0), the optimisers' states, and what resuming needs besides.
+"""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from factorvae.errors import UserError
+from factorvae.models import VAE, Discriminator
+
+FORMAT = "factorvae"
+VERSION = 1
+FILE_NAME = "ckpt.pt"
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, object]) -> None:
+    """Write to a temporary name, flush to the disk, rename: at any moment one whole file stands."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """The checkpoint at `path`, a file or a run's folder, on the CPU.
+
+    Raises:
+        UserError: it is missing, damaged, or another program's.
+    """
+    path = resolve_checkpoint(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # every part against its checksum
+        checkpoint = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged, or is no checkpoint of this project") from error
+    if damaged:
+        raise UserError(f"{path} is damaged: {damaged} does not match its checksum")
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise UserError(f"{path} is no checkpoint of this project")
+    if checkpoint["version"] != VERSION:
+        raise UserError(
+            f"{path} is of checkpoint version {checkpoint['version']}; this code reads {VERSION}"
+        )
+    return checkpoint
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """`path` itself, or the checkpoint in the run's folder `path`; UserError where none is."""
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"no checkpoint at {file}")
+    return file
+
+
+def newest_checkpoint(runs_dir: str | Path = "runs") -> Path:
+    """The checkpoint last written anywhere under `runs_dir`; UserError where there is none."""
+    found = list(Path(runs_dir).glob(f"**/{FILE_NAME}"))
+    if not found:
+        raise UserError(
+            f"no checkpoint under {runs_dir}/; train one first, or name it: --model_path"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def restore_vae(checkpoint: dict, device: torch.device | str = "cpu") -> VAE:
+    """The checkpoint's VAE, in evaluation mode."""
+    config = checkpoint["config"]
+    image_shape = tuple(checkpoint["dataset"]["image_shape"])
+    vae = VAE(image_shape, config["latent_dim"], config["hidden_dim"])
+    vae.load_state_dict(checkpoint["vae"])
+    return vae.to(device).eval()
+
+
+def restore_discriminator(
+    checkpoint: dict, device: torch.device | str = "cpu"
+) -> Discriminator | None:
+    """The checkpoint's discriminator, in evaluation mode; None for a run with gamma 0."""
+    if checkpoint["discriminator"] is None:
+        return None
+    config = checkpoint["config"]
+    sizes = (config["latent_dim"], config["disc_depth"], config["disc_width"])
+    discriminator = Discriminator(*sizes)
+    discriminator.load_state_dict(checkpoint["discriminator"])
+    return discriminator.to(device).eval()

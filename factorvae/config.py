@@ -1,0 +1,188 @@
+"""Every setting of the project, written once: its default, its range, its help and its flag.
+
+A config is a frozen dataclass; `parse` builds the command line from its fields, fills what the user
+left unset from the dataset's preset, and checks every value.
+"""
+
+import argparse
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from factorvae.errors import UserError
+
+
+def option(
+    default: object,
+    group: str,
+    help: str,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    resume: str = "same",
+    flag: str | None = None,
+) -> typing.Any:
+    """A config field that is a command-line flag too.
+
+    Args:
+        minimum, above: the least value allowed, or the bound that a value must exceed.
+        resume: 'same' where a run can only go on under the value it began with, 'free' otherwise.
+        flag: where the flag's name is not the field's.
+    """
+    metadata = dict(
+        group=group,
+        help=help,
+        minimum=minimum,
+        above=above,
+        choices=choices,
+        resume=resume,
+        flag=flag,
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Checks every field of a subclass against its range when it is made; raises UserError."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(flag_of(field), getattr(self, field.name), field.metadata)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """One training run."""
+
+    dataset: str = option("dsprites", "data", "what to train on")
+    data_dir: str = option("data", "data", "folder of the datasets and their caches", resume="free")
+
+    latent_dim: int = option(10, "model", "width of z", minimum=1)
+    hidden_dim: int = option(128, "model", "fully connected layer of the VAE", minimum=1)
+    disc_depth: int = option(6, "model", "hidden layers of the discriminator", minimum=1)
+    disc_width: int = option(1000, "model", "units in each of them", minimum=1)
+
+    beta: float = option(1.0, "objective", "weight of the KL term (1 in FactorVAE)", minimum=0)
+    gamma: float = option(
+        6.4, "objective", "weight of the total correlation; 0 trains no discriminator", minimum=0
+    )
+
+    batch_size: int = option(
+        64, "optimisation", "images in each of a step's two batches", minimum=1
+    )
+    num_epochs: int = option(
+        50, "optimisation", "passes over as many images as the data has", minimum=1, resume="free"
+    )
+    max_steps: int | None = option(
+        None, "optimisation", "end earlier, after this many steps", minimum=1, resume="free"
+    )
+    lr: float = option(1e-4, "optimisation", "learning rate of the VAE", above=0)
+    lr_disc: float = option(1e-4, "optimisation", "learning rate of the discriminator", above=0)
+    seed: int = option(0, "optimisation", "of the weights, the batches and the noise", minimum=0)
+
+    device: str = option("auto", "run", "auto, cpu, cuda or cuda:N", resume="free")
+    precision: str = option(
+        "fp32", "run", "in which convolutions and products compute", choices=("fp32", "bf16")
+    )
+    threads: int = option(
+        0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0, resume="free"
+    )
+    output_dir: str | None = option(
+        None, "run", "the run's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>", resume="free"
+    )
+    checkpoint_every: int = option(
+        5000, "run", "steps between checkpoints", minimum=1, resume="free"
+    )
+    log_every: int = option(100, "run", "steps that a row of the log averages over", minimum=1)
+    overwrite: bool = option(False, "run", "discard what the run's folder holds", resume="free")
+
+
+RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
+PRESETS: dict[str, dict[str, object]] = {
+    "shapes3d": {**RGB, "gamma": 7.0},
+    "rooms": {**RGB, "gamma": 7.0},
+    "chairs": {**RGB, "gamma": 3.2, "lr_disc": 1e-5},
+    "celeba": {**RGB, "gamma": 6.4, "lr_disc": 1e-5},
+    "cars3d": RGB,
+    "mpi3d_toy": RGB,
+    "mpi3d_realistic": RGB,
+    "mpi3d_real": RGB,
+    "color_dsprites": RGB,
+    "noisy_dsprites": RGB,
+    "scream_dsprites": RGB,
+    "folder": RGB,
+}
+
+
+def preset(dataset: str) -> dict[str, object]:
+    """What a dataset changes of the defaults; `folder:PATH` goes by 'folder'."""
+    return PRESETS.get(dataset.partition(":")[0], {})
+
+
+C = typing.TypeVar("C", bound=Config)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> C:
+    """The config that a command line asks for.
+
+    Raises:
+        UserError: an unknown flag, or a value that is no number or out of range.
+    """
+    parser = _Parser(description=description, allow_abbrev=False)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in dataclasses.fields(cls):
+        group = field.metadata["group"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        groups[group].add_argument(flag_of(field), **_argument(field))
+    given = vars(parser.parse_args(argv))
+    if "dataset" in given:
+        given = {**preset(given["dataset"]), **given}
+    return cls(**given)
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    """--batch_size for batch_size."""
+    return field.metadata["flag"] or f"--{field.name}"
+
+
+def _argument(field: dataclasses.Field) -> dict[str, object]:
+    """What `add_argument` takes for a field; an unset flag leaves no trace in the namespace."""
+    argument: dict[str, object] = {"dest": field.name, "default": argparse.SUPPRESS}
+    argument["help"] = field.metadata["help"]
+    if field.type is bool:
+        return {**argument, "action": "store_true"}
+    if field.default is not None:
+        argument["help"] += f" (default: {field.default})"
+    base = field.type
+    if isinstance(base, types.UnionType):  # int | None
+        base = typing.get_args(base)[0]
+    if typing.get_origin(base) is tuple:  # tuple[int, ...]
+        argument["nargs"] = "+"
+        base = typing.get_args(base)[0]
+    choices = field.metadata["choices"]
+    return {**argument, "type": base, "metavar": "|".join(choices) if choices else base.__name__}
+
+
+def _check(flag: str, value: object, metadata: typing.Mapping[str, typing.Any]) -> None:
+    choices, minimum, above = metadata["choices"], metadata["minimum"], metadata["above"]
+    for one in value if isinstance(value, tuple | list) else (value,):
+        if choices and one not in choices:
+            raise UserError(f"{flag} must be one of {', '.join(choices)}, not {one}")
+        if one is None or (minimum is None and above is None):
+            continue
+        if not math.isfinite(one):
+            raise UserError(f"{flag} must be a finite number, not {one}")
+        if minimum is not None and one < minimum:
+            raise UserError(f"{flag} must be at least {minimum}, not {one}")
+        if above is not None and one <= above:
+            raise UserError(f"{flag} must be greater than {above}, not {one}")

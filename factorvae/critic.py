@@ -1,0 +1,112 @@
+"""The discriminator's work in a training step, each code passed forward and backward once.
+
+Written plainly, a step runs the discriminator three times over codes: once on z for the VAE's TC
+term, and once each on z and on the permuted codes for its own loss. The first two see the same
+codes and the same weights, and more than their forward pass is shared. Per code, the TC term's
+gradient at the logits is (1, -1); the cross-entropy's is -p_permuted * (1, -1) on a joint code and
+p_joint * (1, -1) on a permuted one. Backpropagation is linear in what it starts from, so one
+backward pass of the direction (1, -1) gives the TC gradient, and, its rows scaled by those
+probabilities, every weight gradient of the discriminator's loss.
+"""
+
+import torch
+from torch import Tensor
+
+from factorvae.models import LEAKY_SLOPE, Discriminator
+from factorvae.objective import discriminator_accuracy, discriminator_loss, total_correlation
+
+
+class Critic:
+    """Total correlation for the VAE, then the discriminator's gradients, from one pass each.
+
+    Call `total_correlation(z)`, then `backward(z_perm)`, in every step: the second uses what the
+    first kept. Buffers are static and nothing waits for the device.
+
+    Args:
+        discriminator: its parameters get `.grad`s, float32.
+        batch_size: B, the rows of z.
+        dtype: in which the layers compute.
+    """
+
+    def __init__(self, discriminator: Discriminator, batch_size: int, dtype: torch.dtype) -> None:
+        self.layers = [*discriminator.hidden, discriminator.out]
+        self.batch_size = batch_size
+        self.dtype = dtype
+        device = self.layers[0].weight.device
+
+        def rows(width: int) -> Tensor:  # joint codes above, permuted codes below
+            return torch.zeros(2 * batch_size, width, dtype=dtype, device=device)
+
+        self.inputs = [rows(layer.in_features) for layer in self.layers]
+        self.deltas = [rows(layer.out_features) for layer in self.layers]
+        self.deltas[-1].copy_(torch.tensor([1.0, -1.0]))  # d (logit_joint - logit_perm) / d logits
+        self.logits = torch.zeros(2 * batch_size, 2, device=device)
+        self.weights: list[Tensor] = []
+        self.biases: list[Tensor] = []
+        for parameter in discriminator.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def total_correlation(self, z: Tensor) -> Tensor:
+        """Eq. 3 on z [B, latent_dim], differentiable in z and in nothing else."""
+        return _TotalCorrelation.apply(z, self)
+
+    @torch.no_grad()
+    def backward(self, z_perm: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the gradients of Algorithm 2's discriminator loss; return that loss and the accuracy.
+
+        Args:
+            z_perm: permuted codes [B, latent_dim] of a second batch.
+        """
+        B = self.batch_size
+        self._pass(slice(B, None), z_perm)
+        joint, perm = self.logits[:B], self.logits[B:]
+        p_joint, p_perm = self.logits.softmax(dim=1).unbind(dim=1)  # [2B] each
+        scale = torch.cat([-p_perm[:B], p_joint[B:]]) / (2 * B)
+        for layer, inputs, deltas in zip(self.layers, self.inputs, self.deltas, strict=True):
+            scaled = deltas * scale.to(self.dtype)[:, None]  # [2B, out]
+            if self.dtype == torch.float32:
+                torch.mm(scaled.t(), inputs, out=layer.weight.grad)
+            else:
+                layer.weight.grad.copy_(scaled.t() @ inputs)
+            torch.sum(scaled, dim=0, dtype=torch.float32, out=layer.bias.grad)
+        return discriminator_loss(joint, perm), discriminator_accuracy(joint, perm)
+
+    def _pass(self, rows: slice, z: Tensor) -> None:
+        """Forward z through the layers, then (1, -1) back down to the first layer's output."""
+        last = len(self.layers) - 1
+        self.inputs[0][rows].copy_(z)
+        for k in range(last):
+            hidden = self.inputs[k + 1][rows]
+            torch.addmm(self.biases[k], self.inputs[k][rows], self.weights[k].t(), out=hidden)
+            torch.nn.functional.leaky_relu_(hidden, LEAKY_SLOPE)
+        out = torch.addmm(self.biases[last], self.inputs[last][rows], self.weights[last].t())
+        self.logits[rows].copy_(out)
+        for k in range(last, 0, -1):
+            delta = self.deltas[k - 1][rows]
+            torch.mm(self.deltas[k][rows], self.weights[k], out=delta)
+            # the sign of a leaky unit's output is that of its input
+            torch.ops.aten.leaky_relu_backward(
+                delta, self.inputs[k][rows], LEAKY_SLOPE, True, grad_input=delta
+            )
+
+    def _joint(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimate on z and its gradient, [] and [B, latent_dim], both float32."""
+        self.weights = [layer.weight.detach().to(self.dtype) for layer in self.layers]
+        self.biases = [layer.bias.detach().to(self.dtype) for layer in self.layers]
+        joint = slice(0, self.batch_size)
+        self._pass(joint, z)
+        grad_z = (self.deltas[0][joint] @ self.weights[0]).float() / self.batch_size
+        return total_correlation(self.logits[joint]), grad_z
+
+
+class _TotalCorrelation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor, critic: Critic) -> Tensor:  # noqa: ANN001
+        tc, grad_z = critic._joint(z)
+        ctx.save_for_backward(grad_z)
+        return tc
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        (grad_z,) = ctx.saved_tensors
+        return grad * grad_z, None

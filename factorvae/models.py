@@ -1,0 +1,128 @@
+"""The networks of Kim & Mnih (2018), appendix A: encoder, decoder and discriminator.
+
+Every weight is drawn Glorot-uniform and every bias is zero, from the generator given. Images are
+square, their side a power of two from 32 to 256; each halving is one convolution, down to 4x4.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from factorvae.layers import Conv2d, Linear, UpConv2d
+
+IMAGE_SIZES = (32, 64, 128, 256)
+LEAKY_SLOPE = 0.2
+
+
+def conv_channels(image_size: int) -> list[int]:
+    """Channels after each halving: 32, 32, 64, 64 for 64 pixels, a 32 more or less per octave."""
+    if image_size not in IMAGE_SIZES:
+        raise ValueError(f"image size must be one of {IMAGE_SIZES}, not {image_size}")
+    stages = image_size.bit_length() - 3  # 4x4 is left in the end
+    return [32] * (stages - 2) + [64, 64]
+
+
+def glorot_(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw every weight of `module` Glorot-uniform and set every bias to zero, in place."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+
+class Encoder(nn.Module):
+    """q(z given x): [B, C, H, W] pixels in [0, 1] -> mu and logvar, [B, latent_dim] float32."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        channels = [image_shape[0], *conv_channels(image_shape[1])]
+        self.convs = nn.ModuleList(map(Conv2d, channels[:-1], channels[1:]))
+        self.hidden = Linear(64 * 4 * 4, hidden_dim)
+        self.head = Linear(hidden_dim, 2 * latent_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for conv in self.convs:
+            x = F.relu_(conv(x))  # [B, 32, H/2, W/2] ... [B, 64, 4, 4]
+        x = F.relu(self.hidden(x.flatten(1)))  # [B, hidden_dim]
+        mu, logvar = self.head(x).float().chunk(2, dim=1)  # [B, latent_dim] each
+        return mu, logvar
+
+
+class Decoder(nn.Module):
+    """p(x given z): [B, latent_dim] -> logits of the pixels, [B, C, H, W] float32."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        channels = [*reversed(conv_channels(image_shape[1])), image_shape[0]]
+        self.hidden = Linear(latent_dim, hidden_dim)
+        self.expand = Linear(hidden_dim, 64 * 4 * 4)
+        self.upconvs = nn.ModuleList(map(UpConv2d, channels[:-1], channels[1:]))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = F.relu(self.hidden(z))  # [B, hidden_dim]
+        x = F.relu(self.expand(x)).view(-1, 64, 4, 4)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for upconv in self.upconvs[:-1]:
+            x = F.relu_(upconv(x))  # [B, 64, 8, 8] ... [B, 32, H/2, W/2]
+        return self.upconvs[-1](x).float()  # [B, C, H, W]
+
+
+class VAE(nn.Module):
+    """Encoder and decoder. Sampling is the caller's, by `objective.reparameterize`.
+
+    Args:
+        image_shape: (C, H, W), square.
+        latent_dim: width of z.
+        hidden_dim: width of the fully connected layer on either side (paper: 128 for dSprites,
+            256 for RGB data).
+        generator: draws the initial weights; the global one if None.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        hidden_dim: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
+        self.encoder = Encoder(image_shape, latent_dim, hidden_dim)
+        self.decoder = Decoder(image_shape, latent_dim, hidden_dim)
+        glorot_(self, generator)
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] -> (mu, logvar), [B, latent_dim] each, computed in the dtype of x."""
+        return self.encoder(x.contiguous(memory_format=torch.channels_last))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """[B, latent_dim] -> logits [B, C, H, W], computed in the dtype of z."""
+        return self.decoder(z)
+
+
+class Discriminator(nn.Module):
+    """Tells codes from q(z) from codes with permuted dimensions: z [B, latent_dim] -> [B, 2].
+
+    Logit 0 says 'joint', a sample of q(z); logit 1 says 'permuted', a sample of the product of
+    its marginals. Their difference is the log density ratio of Eq. 3.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        depth: int = 6,
+        width: int = 1000,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [latent_dim] + [width] * depth
+        self.hidden = nn.ModuleList(map(Linear, widths[:-1], widths[1:]))
+        self.out = Linear(widths[-1], 2)
+        glorot_(self, generator)
+
+    def forward(self, z: Tensor) -> Tensor:
+        for layer in self.hidden:
+            z = F.leaky_relu(layer(z), LEAKY_SLOPE)  # [B, width]
+        return self.out(z).float()  # [B, 2]

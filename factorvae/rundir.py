@@ -1,0 +1,68 @@
+"""A run's folder: where it is, and whether what it holds may be gone on with."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from factorvae import checkpoint, runlog
+from factorvae.config import TrainConfig, flag_of
+from factorvae.datasets import Dataset
+from factorvae.errors import UserError
+
+
+def run_dir_of(config: TrainConfig) -> Path:
+    """--output_dir, or runs/dsprites_beta1_gamma6.4_seed0."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    dataset = config.dataset.replace(":", "_").replace("/", "_")
+    return Path("runs") / f"{dataset}_beta{config.beta:g}_gamma{config.gamma:g}_seed{config.seed}"
+
+
+def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
+    """The checkpoint to go on from; None where there is none, or --overwrite discards it.
+
+    Raises:
+        UserError: the run there has other settings, or its checkpoint is damaged.
+    """
+    if config.overwrite or not (run_dir / checkpoint.FILE_NAME).exists():
+        return None
+    earlier = checkpoint.load_checkpoint(run_dir)
+    differences = []
+    for field in dataclasses.fields(config):
+        there = earlier["config"].get(field.name, field.default)
+        here = getattr(config, field.name)
+        if field.metadata["resume"] == "same" and there != here:
+            differences.append(f"{flag_of(field)} is {there} there and {here} here")
+    if differences:
+        raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {_WAYS_OUT}")
+    return earlier
+
+
+def check_same_data(run_dir: Path, earlier: dict, dataset: Dataset) -> None:
+    """Raise UserError where the earlier run saw other data under the same name."""
+    there, here = earlier["dataset"]["source"], dataset.source
+    if there != here:
+        raise UserError(
+            f"{run_dir} holds a run on {dataset.name} from another source: "
+            f"{there} there, {here} here. {_WAYS_OUT}"
+        )
+
+
+_WAYS_OUT = "Begin anew with --overwrite, or elsewhere with --output_dir"
+
+
+def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
+    """Make the folder and write config.json; with --overwrite, remove an earlier run's files.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if config.overwrite:
+            for name in (checkpoint.FILE_NAME, runlog.FILE_NAME, runlog.TEXT_NAME):
+                (run_dir / name).unlink(missing_ok=True)
+        settings = json.dumps(dataclasses.asdict(config), indent=2)
+        (run_dir / "config.json").write_text(settings + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to {run_dir}: {error.strerror or error}") from error

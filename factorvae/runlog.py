@@ -1,0 +1,134 @@
+"""A run's log: `stats.csv`, a row of figures every so many steps, and `log.txt`, what happened.
+
+Columns of stats.csv, each the mean over the steps since the row before (losses in nats, summed over
+pixels or latents and averaged over the batch):
+
+    step                steps done
+    recon               reconstruction loss
+    kl                  KL divergence to the prior, summed over latents
+    tc                  the discriminator's estimate of the total correlation
+    disc_loss           the discriminator's cross-entropy; log 2 = .693 is chance
+    disc_accuracy       the share of codes that it takes for what they are; .5 is chance
+    kl_0, kl_1, ...     the KL of each latent
+    images_per_second   images of first batches per second of wall time
+
+With gamma 0 there is no discriminator, and its three columns are empty.
+"""
+
+import csv
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+FILE_NAME = "stats.csv"
+TEXT_NAME = "log.txt"
+SHOWN = {"recon": ".1f", "kl": ".2f", "tc": ".3f", "disc_accuracy": ".3f"}  # beside the bar
+SECONDS_BETWEEN_LINES = 10
+DISCRIMINATOR_COLUMNS = ("tc", "disc_loss", "disc_accuracy")
+
+
+def columns(latent_dim: int) -> list[str]:
+    """The header of stats.csv."""
+    kl_columns = [f"kl_{j}" for j in range(latent_dim)]
+    losses = ["recon", "kl", *DISCRIMINATOR_COLUMNS]
+    return ["step", *losses, *kl_columns, "images_per_second"]
+
+
+class RunLog:
+    """Appends to the log of a run's folder.
+
+    Args:
+        run_dir: the run's folder, which exists.
+        header: the columns of stats.csv.
+        steps_done: where the run goes on; rows of an earlier log up to there are kept.
+        log_every: its rows' distance; a partial row that ended an earlier run is dropped.
+    """
+
+    def __init__(self, run_dir: Path, header: list[str], steps_done: int, log_every: int) -> None:
+        self.header = header
+        self.text_path = run_dir / TEXT_NAME
+        path = run_dir / FILE_NAME
+        rows = []
+        if path.exists():
+            with open(path, newline="") as file:
+                for row in csv.DictReader(file):
+                    step = int(row["step"] or 0)
+                    if step <= steps_done and step % log_every == 0:
+                        rows.append(row)
+        temporary = path.with_name(f".{FILE_NAME}.tmp")
+        with open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, header)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+        self.file = open(path, "a", newline="")
+        self.writer = csv.DictWriter(self.file, header)
+
+    def row(self, figures: dict[str, float]) -> None:
+        """Append a row; what `figures` lacks stays empty. A figure is written in full precision."""
+        self.writer.writerow({name: repr(value) for name, value in figures.items()})
+        self.file.flush()
+
+    def say(self, text: str) -> None:
+        """Print a line, and append it to log.txt with the time."""
+        print(text, flush=True)
+        with open(self.text_path, "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
+    """The columns of a run's stats.csv, [num_rows] float64 each; what is empty is nan."""
+    with open(Path(run_dir) / FILE_NAME, newline="") as file:
+        header, *rows = csv.reader(file)
+    table = [[float(cell) if cell else np.nan for cell in row] for row in rows]
+    return dict(zip(header, np.array(table).reshape(-1, len(header)).T, strict=True))
+
+
+class StepBar:
+    """The progress of a run: a bar on a terminal, a line every few seconds anywhere else."""
+
+    def __init__(self, done: int, total: int) -> None:
+        self.first = self.done = done
+        self.total = total
+        self.start = self.said = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> "StepBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def advance(self) -> None:
+        """One step more is done."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update()
+
+    def show(self, figures: dict[str, float]) -> None:
+        """The latest row of the log, beside the bar or in a line."""
+        shown = " ".join(
+            f"{key} {figures[key]:{form}}" for key, form in SHOWN.items() if key in figures
+        )
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.set_postfix_str(shown)
+        elif now - self.said >= SECONDS_BETWEEN_LINES or self.done == self.total:
+            self.said = now
+            rate = (self.done - self.first) / (now - self.start)
+            left = tqdm.format_interval((self.total - self.done) / rate)
+            progress = f"step {self.done:,} of {self.total:,}, {left} left"
+            print(f"{progress}  {shown}  {rate:.1f} steps/s", file=sys.stderr, flush=True)
