@@ -1,0 +1,84 @@
+"""Shapes, sizes and layers of the networks."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from factorvae.layers import UpConv2d
+from factorvae.models import VAE, Discriminator
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_vae_shapes(size, channels):
+    vae = VAE((channels, size, size), latent_dim=7, hidden_dim=16)
+    x = torch.rand(2, channels, size, size)
+    mu, logvar = vae.encode(x)
+    logits = vae.decode(mu)
+    assert mu.shape == logvar.shape == (2, 7)
+    assert logits.shape == x.shape
+
+
+def test_a_batch_of_one_keeps_its_shape():
+    vae = VAE((1, 64, 64), 3, 16)
+    mu, _ = vae.encode(torch.rand(1, 1, 64, 64))
+    assert mu.shape == (1, 3)
+    assert vae.decode(mu).shape == (1, 1, 64, 64)
+    assert Discriminator(3, 1, 8)(mu).shape == (1, 2)
+
+
+def test_the_papers_layers_on_dsprites():
+    vae = VAE((1, 64, 64), 10, 128)
+    convs = [tuple(conv.weight.shape) for conv in vae.encoder.convs]
+    assert convs == [(32, 1, 4, 4), (32, 32, 4, 4), (64, 32, 4, 4), (64, 64, 4, 4)]
+    upconvs = [tuple(conv.weight.shape) for conv in vae.decoder.upconvs]
+    assert upconvs == [(64, 64, 4, 4), (64, 32, 4, 4), (32, 32, 4, 4), (32, 1, 4, 4)]
+    assert count(Discriminator(10)) == 11 * 1000 + 5 * 1001 * 1000 + 1001 * 2
+
+
+def test_weights_are_the_generators():
+    def make(seed):
+        return VAE((1, 32, 32), 4, 8, torch.Generator().manual_seed(seed)).state_dict()
+
+    one, same, other = make(0), make(0), make(1)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["encoder.head.weight"], other["encoder.head.weight"])
+    assert not one["encoder.head.bias"].any()
+
+
+def test_sampling_is_not_switched_by_training_mode():
+    vae = VAE((1, 32, 32), 4, 8)
+    x = torch.rand(2, 1, 32, 32)
+    assert torch.equal(vae.train().encode(x)[0], vae.eval().encode(x)[0])
+
+
+@pytest.mark.parametrize("out_channels", [1, 3, 32])
+def test_upconv_is_the_transposed_convolution_forward_and_backward(out_channels):
+    generator = torch.Generator().manual_seed(0)
+    layer = UpConv2d(8, out_channels).double()
+    x = torch.randn(3, 8, 5, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(3, out_channels, 10, 10, generator=generator, dtype=torch.float64)
+    ours = layer(x)
+    plain = F.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    torch.testing.assert_close(ours, plain)
+    inputs = [x, layer.weight, layer.bias]
+    for one, other in zip(
+        torch.autograd.grad(ours, inputs, grad),
+        torch.autograd.grad(plain, inputs, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_bfloat16_input_computes_in_bfloat16_and_returns_float32():
+    vae = VAE((1, 64, 64), 10, 128, torch.Generator().manual_seed(0))
+    x = torch.rand(4, 1, 64, 64)
+    mu, _ = vae.encode(x)
+    mu_bf16, _ = vae.encode(x.bfloat16())
+    assert mu_bf16.dtype == torch.float32
+    assert not torch.equal(mu, mu_bf16)
+    torch.testing.assert_close(mu, mu_bf16, atol=0.02, rtol=0.05)

@@ -1,0 +1,224 @@
+"""The step against the textbook's, exact resumption, and the run's bookkeeping."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from benchmarks.textbook import TextbookTrainer
+from factorvae import checkpoint, runlog
+from factorvae.config import TrainConfig
+from factorvae.datasets import FactorSpace, load_dataset
+from factorvae.datasets.render import DSPRITES
+from factorvae.errors import UserError
+from factorvae.runlog import RunLog
+from factorvae.trainer import Trainer, derive_seed, fit, total_steps
+
+SMALL = TrainConfig(hidden_dim=16, disc_depth=2, disc_width=24, batch_size=8, log_every=4)
+CPU = torch.device("cpu")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def sprites(tmp_path_factory):
+    """432 real dSprites images."""
+    sizes = (3, 6, 6, 2, 2)
+    values = [v[:size] for v, size in zip(DSPRITES.values, sizes, strict=True)]
+    space = FactorSpace(DSPRITES.names, sizes, values)
+    return load_dataset("dsprites", tmp_path_factory.mktemp("data"), space=space)
+
+
+def batches(dataset, batch_size, device="cpu"):
+    generator = torch.Generator().manual_seed(3)
+    index = torch.randint(len(dataset), (2 * batch_size,), generator=generator)
+    return dataset.batch(index.to(device), device).split(batch_size)
+
+
+def train(dataset, run_dir, config, until):
+    """What train.py does between the flags and the last line."""
+    run_dir.mkdir(exist_ok=True)
+    trainer = Trainer(config, dataset, CPU)
+    if (run_dir / checkpoint.FILE_NAME).exists():
+        trainer.load_state_dict(checkpoint.load_checkpoint(run_dir))
+    header = runlog.columns(config.latent_dim)
+    with RunLog(run_dir, header, trainer.steps_done, config.log_every) as log:
+        assert fit(trainer, log, run_dir, until) == 0
+    return trainer
+
+
+def same_state(one, other):
+    """Whether two nested checkpoints agree to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_state(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return one == other
+
+
+def rows_but_speed(run_dir):
+    lines = (run_dir / runlog.FILE_NAME).read_text().splitlines()
+    return [line.rpartition(",")[0] for line in lines]
+
+
+@pytest.mark.parametrize("gamma", [6.4, 35.0])
+def test_three_steps_are_the_textbooks(sprites, gamma):
+    config = dataclasses.replace(SMALL, gamma=gamma, beta=2.0, lr=1e-3, lr_disc=1e-3)
+    ours = Trainer(config, sprites, CPU)
+    book = TextbookTrainer(1, 10, 16, 2, 24, beta=2.0, gamma=gamma, lr=1e-3)
+    pairs = [
+        *zip(ours.vae.parameters(), book.vae.parameters(), strict=True),
+        *zip(ours.discriminator.parameters(), book.discriminator.parameters(), strict=True),
+    ]
+    for parameter, twin in pairs:
+        twin.data.copy_(parameter.data)
+    start = [parameter.detach().clone() for parameter, _ in pairs]
+    x1, x2 = batches(sprites, 8)
+    generator = torch.Generator()
+    for step in range(3):
+        ours.generator.manual_seed(step)
+        figures = ours.step(x1, x2)
+        expected = book.step(x1, x2, generator.manual_seed(step))
+        shown = dict(zip(ours.figures, figures.tolist(), strict=True))
+        for name, value in zip(("recon", "kl", "tc", "disc_loss"), expected, strict=True):
+            assert shown[name] == pytest.approx(value, rel=1e-3, abs=1e-5)
+    for (parameter, twin), before in zip(pairs, start, strict=True):
+        moved = (twin - before).norm()
+        assert moved > 0
+        assert (parameter - twin).norm() < 0.02 * moved
+
+
+def test_the_discriminators_loss_leaves_the_vae_alone(sprites):
+    """With the TC term's weight next to nothing, the VAE moves as if it were not there."""
+    trainers = [
+        Trainer(dataclasses.replace(SMALL, gamma=gamma), sprites, CPU) for gamma in (0.0, 1e-12)
+    ]
+    x1, x2 = batches(sprites, 8)
+    for trainer in trainers:
+        trainer.generator.manual_seed(0)
+    trainers[0].step(x1, None)
+    trainers[1].step(x1, x2)
+    without, with_it = (trainer.vae.state_dict() for trainer in trainers)
+    for name in without:
+        torch.testing.assert_close(with_it[name], without[name], atol=1e-7, rtol=1e-4)
+
+
+def test_the_vaes_loss_leaves_the_discriminator_alone(sprites):
+    """The discriminator's first step does not depend on how much its estimate weighs."""
+    states = []
+    for gamma in (1e-12, 1.0):
+        trainer = Trainer(dataclasses.replace(SMALL, gamma=gamma, lr=1e-12), sprites, CPU)
+        trainer.generator.manual_seed(0)
+        trainer.step(*batches(sprites, 8))
+        states.append(trainer.discriminator.state_dict())
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], atol=1e-7, rtol=1e-4)
+
+
+def test_gamma_zero_has_no_discriminator(sprites, tmp_path):
+    trainer = train(sprites, tmp_path, dataclasses.replace(SMALL, gamma=0.0, beta=4.0), 4)
+    assert trainer.discriminator is None
+    assert checkpoint.load_checkpoint(tmp_path)["discriminator"] is None
+    log = runlog.read_log(tmp_path)
+    assert math.isnan(log["tc"][0])
+    assert log["recon"][0] > 0
+
+
+@pytest.mark.parametrize("stops", [(9,), (4, 8), (3, 5, 11)])
+def test_stopping_and_resuming_changes_no_bit(sprites, tmp_path, stops):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(sprites, whole, SMALL, 14)
+    for until in (*stops, 14):
+        train(sprites, parts, SMALL, until)
+    one, other = (checkpoint.load_checkpoint(run_dir) for run_dir in (whole, parts))
+    assert same_state(one, other)
+    assert rows_but_speed(whole) == rows_but_speed(parts)
+    assert len(rows_but_speed(whole)) == 1 + 4  # the header; steps 4, 8, 12 and 14
+
+
+def test_a_log_longer_than_its_checkpoint_is_cut_back(sprites, tmp_path):
+    """A killed run has logged rows that its last checkpoint does not know of."""
+    run_dir = tmp_path / "run"
+    train(sprites, run_dir, SMALL, 8)
+    early = (run_dir / checkpoint.FILE_NAME).read_bytes()
+    train(sprites, run_dir, SMALL, 16)
+    expected = rows_but_speed(run_dir)
+    (run_dir / checkpoint.FILE_NAME).write_bytes(early)
+    train(sprites, run_dir, SMALL, 16)
+    assert rows_but_speed(run_dir) == expected
+
+
+def test_seeds_give_different_streams_and_the_same_seed_the_same(sprites, tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        runs[name] = train(sprites, tmp_path / name, dataclasses.replace(SMALL, seed=seed), 3)
+    weights = {name: trainer.vae.encoder.head.weight for name, trainer in runs.items()}
+    assert torch.equal(weights["a"], weights["b"])
+    assert not torch.equal(weights["a"], weights["c"])
+    seeds = {derive_seed(seed, step) for seed in range(30) for step in range(30)}
+    assert len(seeds) == 900
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_log_holds_means_over_its_window(sprites, tmp_path):
+    train(sprites, tmp_path / "every", dataclasses.replace(SMALL, log_every=1), 4)
+    train(sprites, tmp_path / "fourth", SMALL, 4)
+    every, fourth = (runlog.read_log(tmp_path / name) for name in ("every", "fourth"))
+    for column in ("recon", "kl", "tc", "disc_loss", "disc_accuracy", "kl_3"):
+        assert fourth[column][0] == pytest.approx(every[column].mean(), rel=1e-9)
+    kl_sum = sum(fourth[f"kl_{j}"][0] for j in range(10))
+    assert kl_sum == pytest.approx(fourth["kl"][0], rel=1e-5)
+    assert every["step"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(sprites, tmp_path):
+    train(sprites, tmp_path, SMALL, 4)
+    good = (tmp_path / checkpoint.FILE_NAME).read_bytes()
+    trainer = Trainer(SMALL, sprites, CPU)
+    trainer.load_state_dict(checkpoint.load_checkpoint(tmp_path))
+    for _ in range(2):
+        trainer.advance()
+    trainer.vae.decoder.upconvs[-1].bias.data.fill_(math.nan)  # poison the seventh step
+    with (
+        RunLog(tmp_path, runlog.columns(10), 6, SMALL.log_every) as log,
+        pytest.raises(UserError, match="recon is not finite at step 7.*--lr"),
+    ):
+        fit(trainer, log, tmp_path, 12)
+    assert (tmp_path / checkpoint.FILE_NAME).read_bytes() == good
+
+
+def test_losses_fall(sprites, tmp_path):
+    config = dataclasses.replace(SMALL, lr=1e-3, log_every=20, batch_size=16)
+    train(sprites, tmp_path, config, 120)
+    log = runlog.read_log(tmp_path)
+    assert log["recon"][-1] < 0.5 * log["recon"][0]
+    assert 0.3 < log["disc_accuracy"][0] < 0.7
+
+
+def test_a_run_ends_with_its_epochs_or_its_steps():
+    assert total_steps(TrainConfig(), 737_280) == 576_000
+    assert total_steps(TrainConfig(num_epochs=2, batch_size=100), 250) == 4
+    assert total_steps(TrainConfig(max_steps=300_000), 737_280) == 300_000
+    assert total_steps(TrainConfig(max_steps=10**9), 737_280) == 576_000
+
+
+@needs_cuda
+def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
+    device = torch.device("cuda")
+    config = dataclasses.replace(SMALL, lr=1e-3)
+    cpu, gpu = Trainer(config, sprites, CPU), Trainer(config, sprites, device)
+    x1, x2 = batches(sprites, 8)
+    for trainer in (cpu, gpu):  # both draw the same noise, on the host
+        draws = torch.Generator().manual_seed(1)
+        trainer._noise = lambda mu, g=draws: torch.randn(mu.shape, generator=g).to(mu.device)
+    on_cpu = cpu.step(x1, x2)
+    on_gpu = gpu.step(x1.to(device), x2.to(device)).cpu()
+    torch.testing.assert_close(on_gpu[:3], on_cpu[:3], rtol=1e-2, atol=1e-3)
+    gpu = Trainer(config, sprites, device)
+    gpu.advance()
+    torch.cuda.set_sync_debug_mode("error")
+    gpu.advance()
+    torch.cuda.set_sync_debug_mode("default")
+    assert gpu.mean_figures()["recon"] > 0
