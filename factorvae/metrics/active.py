@@ -1,0 +1,41 @@
+"""Which latents are alive: by how far their means spread, or by their KL divergence."""
+
+import numpy as np
+
+from factorvae.errors import UserError
+from factorvae.metrics.inputs import as_codes
+
+
+def active_latents(
+    codes: np.ndarray | None = None,
+    kl: np.ndarray | None = None,
+    *,
+    min_std: float = 0.05,
+    min_kl: float = 0.01,
+) -> np.ndarray:
+    """Mask [D] of live latents, from posterior means or from KL divergences; count with `.sum()`.
+
+    Args:
+        codes: posterior means [N, D]; a latent lives if their standard deviation is at least
+            `min_std` (.05 in disentanglement_lib's published runs) and not zero.
+        kl: KL divergence of each latent in nats, [D] or per point [N, D]; a latent lives if its
+            mean is above `min_kl` (.01 in the UDR of Duan 2020).
+
+    disentanglement_lib's `num_active_dims` counts the length of this mask (FactorVAE score) or
+    adds up the codes themselves (IRS), and so never counts live latents.
+    """
+    if (codes is None) == (kl is None):
+        raise UserError("active_latents needs either codes or kl")
+    if codes is not None:
+        return is_active(as_codes(codes).std(axis=0, ddof=1), min_std)
+    kl = np.asarray(kl, dtype=np.float64)
+    if kl.ndim not in (1, 2) or not np.isfinite(kl).all():
+        raise UserError("kl must be finite numbers [latent_dim] or [num_points, latent_dim]")
+    return (kl if kl.ndim == 1 else kl.mean(axis=0)) > min_kl
+
+
+def is_active(std: np.ndarray, min_std: float) -> np.ndarray:
+    """Whether a latent of this standard deviation lives: at least `min_std`, and above zero."""
+    if not min_std >= 0:
+        raise UserError(f"min_std must be 0 or more, not {min_std}")
+    return (std >= min_std) & (std > 0)

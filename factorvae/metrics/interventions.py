@@ -1,0 +1,58 @@
+"""Drawing factors with one held still, and the codes of their images."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from factorvae.errors import UserError
+
+Represent = Callable[[np.ndarray], np.ndarray]  # factors int64 [B, F] -> codes [B, D]
+
+ROWS_PER_CALL = 2**16
+
+
+def varying_sizes(factor_sizes: Sequence[int]) -> np.ndarray:
+    """Indices of the factors with two values or more: only these can be held still.
+
+    Holding a factor of one value is no intervention, and no classifier could tell it.
+    """
+    sizes = np.asarray(factor_sizes)
+    if sizes.ndim != 1 or sizes.size == 0 or (sizes < 1).any():
+        raise UserError(f"factor_sizes must be positive numbers, one a factor, not {factor_sizes}")
+    varying = np.flatnonzero(sizes > 1)
+    if varying.size == 0:
+        raise UserError("no factor has more than one value: there is nothing to intervene on")
+    return varying
+
+
+def sample_factors(
+    shape: tuple[int, ...], factor_sizes: Sequence[int], generator: np.random.Generator
+) -> np.ndarray:
+    """Independent uniform factors, int64 [*shape, F]."""
+    return generator.integers(0, np.asarray(factor_sizes), size=(*shape, len(factor_sizes)))
+
+
+def represent_all(represent: Represent, factors: np.ndarray) -> np.ndarray:
+    """Codes float64 [..., D] of factors [..., F]; UserError for codes of a wrong kind."""
+    flat = factors.reshape(-1, factors.shape[-1])
+    codes = np.asarray(represent(flat), dtype=np.float64)
+    if codes.ndim != 2 or len(codes) != len(flat) or codes.shape[1] == 0:
+        raise UserError(
+            f"represent must return [{len(flat)}, latent_dim] for as many factors, "
+            f"not {codes.shape}"
+        )
+    if not np.isfinite(codes).all():
+        raise UserError("represent returned codes that are not finite")
+    return codes.reshape(*factors.shape[:-1], -1)
+
+
+def chunk_sizes(total: int, rows_each: int) -> Iterator[int]:
+    """`total` cut into numbers of at most `ROWS_PER_CALL / rows_each` (at least 1)."""
+    most = max(ROWS_PER_CALL // rows_each, 1)
+    for done in range(0, total, most):
+        yield min(most, total - done)
+
+
+def accuracy_error(accuracy: float, count: int) -> float:
+    """Standard error of an accuracy over `count` independent trials."""
+    return float(np.sqrt(accuracy * (1.0 - accuracy) / count))
