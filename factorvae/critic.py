@@ -11,6 +11,7 @@ probabilities, every weight gradient of the discriminator's loss.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from factorvae.models import LEAKY_SLOPE, Discriminator
 from factorvae.objective import discriminator_accuracy, discriminator_loss, total_correlation
@@ -29,22 +30,26 @@ class Critic:
     """
 
     def __init__(self, discriminator: Discriminator, batch_size: int, dtype: torch.dtype) -> None:
-        self.layers = [*discriminator.hidden, discriminator.out]
-        self.batch_size = batch_size
+        B = self.batch_size = batch_size
         self.dtype = dtype
-        device = self.layers[0].weight.device
+        self.layers = [*discriminator.hidden, discriminator.out]
+        self.parameters = [parameter.detach() for parameter in discriminator.parameters()]
+        for parameter in discriminator.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        self.copies = self.parameters  # in `dtype`: weight, bias, weight, bias, ...
+        if dtype != torch.float32:
+            self.copies = [parameter.to(dtype) for parameter in self.parameters]
+        self.weights, self.biases = self.copies[0::2], self.copies[1::2]
 
-        def rows(width: int) -> Tensor:  # joint codes above, permuted codes below
-            return torch.zeros(2 * batch_size, width, dtype=dtype, device=device)
+        def rows(width: int) -> Tensor:
+            return torch.zeros(2 * B, width, dtype=dtype, device=self.parameters[0].device)
 
+        # of every layer; codes from q(z) in the upper B rows, permuted codes in the lower
         self.inputs = [rows(layer.in_features) for layer in self.layers]
         self.deltas = [rows(layer.out_features) for layer in self.layers]
         self.deltas[-1].copy_(torch.tensor([1.0, -1.0]))  # d (logit_joint - logit_perm) / d logits
-        self.logits = torch.zeros(2 * batch_size, 2, device=device)
-        self.weights: list[Tensor] = []
-        self.biases: list[Tensor] = []
-        for parameter in discriminator.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+        self.joint = [[whole[:B] for whole in both] for both in (self.inputs, self.deltas)]
+        self.perm = [[whole[B:] for whole in both] for both in (self.inputs, self.deltas)]
 
     def total_correlation(self, z: Tensor) -> Tensor:
         """Eq. 3 on z [B, latent_dim], differentiable in z and in nothing else."""
@@ -58,12 +63,11 @@ class Critic:
             z_perm: permuted codes [B, latent_dim] of a second batch.
         """
         B = self.batch_size
-        self._pass(slice(B, None), z_perm)
-        joint, perm = self.logits[:B], self.logits[B:]
-        p_joint, p_perm = self.logits.softmax(dim=1).unbind(dim=1)  # [2B] each
-        scale = torch.cat([-p_perm[:B], p_joint[B:]]) / (2 * B)
+        joint, perm = self.logits_joint, self._pass(*self.perm, z_perm)
+        scale = torch.cat([-joint.softmax(dim=1)[:, 1], perm.softmax(dim=1)[:, 0]]) / (2 * B)
+        scale = scale.to(self.dtype)[:, None]  # [2B, 1]
         for layer, inputs, deltas in zip(self.layers, self.inputs, self.deltas, strict=True):
-            scaled = deltas * scale.to(self.dtype)[:, None]  # [2B, out]
+            scaled = deltas * scale  # [2B, out]
             if self.dtype == torch.float32:
                 torch.mm(scaled.t(), inputs, out=layer.weight.grad)
             else:
@@ -71,32 +75,29 @@ class Critic:
             torch.sum(scaled, dim=0, dtype=torch.float32, out=layer.bias.grad)
         return discriminator_loss(joint, perm), discriminator_accuracy(joint, perm)
 
-    def _pass(self, rows: slice, z: Tensor) -> None:
-        """Forward z through the layers, then (1, -1) back down to the first layer's output."""
+    def _pass(self, inputs: list[Tensor], deltas: list[Tensor], z: Tensor) -> Tensor:
+        """Forward z through the layers, then (1, -1) back down; returns the logits [B, 2]."""
         last = len(self.layers) - 1
-        self.inputs[0][rows].copy_(z)
+        inputs[0].copy_(z)
         for k in range(last):
-            hidden = self.inputs[k + 1][rows]
-            torch.addmm(self.biases[k], self.inputs[k][rows], self.weights[k].t(), out=hidden)
-            torch.nn.functional.leaky_relu_(hidden, LEAKY_SLOPE)
-        out = torch.addmm(self.biases[last], self.inputs[last][rows], self.weights[last].t())
-        self.logits[rows].copy_(out)
+            hidden = torch.mm(inputs[k], self.weights[k].t(), out=inputs[k + 1])
+            F.leaky_relu_(hidden.add_(self.biases[k]), LEAKY_SLOPE)
+        logits = torch.addmm(self.biases[last], inputs[last], self.weights[last].t())
         for k in range(last, 0, -1):
-            delta = self.deltas[k - 1][rows]
-            torch.mm(self.deltas[k][rows], self.weights[k], out=delta)
+            delta = torch.mm(deltas[k], self.weights[k], out=deltas[k - 1])
             # the sign of a leaky unit's output is that of its input
             torch.ops.aten.leaky_relu_backward(
-                delta, self.inputs[k][rows], LEAKY_SLOPE, True, grad_input=delta
+                delta, inputs[k], LEAKY_SLOPE, True, grad_input=delta
             )
+        return logits.float()
 
     def _joint(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The estimate on z and its gradient, [] and [B, latent_dim], both float32."""
-        self.weights = [layer.weight.detach().to(self.dtype) for layer in self.layers]
-        self.biases = [layer.bias.detach().to(self.dtype) for layer in self.layers]
-        joint = slice(0, self.batch_size)
-        self._pass(joint, z)
-        grad_z = (self.deltas[0][joint] @ self.weights[0]).float() / self.batch_size
-        return total_correlation(self.logits[joint]), grad_z
+        if self.dtype != torch.float32:
+            torch._foreach_copy_(self.copies, self.parameters)
+        self.logits_joint = self._pass(*self.joint, z)
+        grad_z = (self.joint[1][0] @ self.weights[0]).float() / self.batch_size
+        return total_correlation(self.logits_joint), grad_z
 
 
 class _TotalCorrelation(torch.autograd.Function):

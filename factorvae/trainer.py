@@ -96,7 +96,7 @@ class Trainer:
             disc_loss, disc_accuracy = self.critic.backward(z_perm)  # against the z above
             self.disc_optimizer.step()
             figures += [tc, disc_loss, disc_accuracy]
-        return torch.stack([*figures, *kl_latents]).detach()
+        return torch.cat([torch.stack(figures), kl_latents]).detach()
 
     def _noise(self, mu: Tensor) -> Tensor:
         return torch.randn(mu.shape, generator=self.generator, device=self.device)
