@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
 
 def encode_gif(
     frames: Sequence[Image.Image], seconds: float = 4.0, max_bytes: int = 2_000_000
 ) -> bytes:
-    """An endlessly looping GIF of at most `max_bytes`, a round of it about `seconds` long.
+    """An endlessly looping GIF of less than `max_bytes`, a round of it about `seconds` long.
 
     Where it would be too large it is given fewer colours, then fewer frames, then half the size.
 
@@ -21,7 +23,7 @@ def encode_gif(
         for stride in (1, 2):
             for num_colors in (128, 48, 24):
                 data = _encode(smaller[::stride], seconds, num_colors)
-                if len(data) <= max_bytes:
+                if len(data) < max_bytes:
                     return data
     raise ValueError(f"{len(frames)} frames of {frames[0].size} do not fit into {max_bytes} bytes")
 
@@ -34,7 +36,13 @@ def _encode(frames: Sequence[Image.Image], seconds: float, num_colors: int) -> b
     strip = Image.new("RGB", (width, height * len(picked)))
     for index, frame in enumerate(picked):
         strip.paste(frame, (0, index * height))
-    palette = strip.quantize(num_colors, method=Image.Quantize.MEDIANCUT)
+    found = strip.quantize(num_colors - 2, method=Image.Quantize.MEDIANCUT).getpalette()
+    colors = zip(*[iter(found[: 3 * (num_colors - 2)])] * 3, strict=True)
+    # The colours found are means: here the paper stays white and a black ground black, with no
+    # other colour so near to them that the quantiser, which rounds, would take that one.
+    colors = [color for color in colors if min(color) < 248 and max(color) > 7]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for color in [WHITE, BLACK, *colors] for value in color])
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     stream = io.BytesIO()
     indexed[0].save(

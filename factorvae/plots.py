@@ -24,7 +24,7 @@ from torchvision.utils import make_grid
 
 from factorvae.sheet import FAINT, HEADER, INK, MARGIN, Sheet, chunks, line_styles, signed, styled
 
-# A latent with less than this many nats of KL to the prior tells the decoder nothing one could see.
+# A latent with no more nats of KL to the prior than this tells the decoder nothing one can see.
 DEAD_KL = 0.01
 
 CELL = 64  # pixels
@@ -48,8 +48,8 @@ def latent_order(kl: ArrayLike) -> np.ndarray:
 
 
 def dead_latents(kl: ArrayLike) -> np.ndarray:
-    """Bool [latent_dim]: the latents whose KL to the prior (nats) is below DEAD_KL."""
-    return np.asarray(kl, dtype=np.float64) < DEAD_KL
+    """Bool [latent_dim]: the latents whose KL to the prior (nats) is not above DEAD_KL."""
+    return ~(np.asarray(kl, dtype=np.float64) > DEAD_KL)
 
 
 # --- pictures made of images ---------------------------------------------------------------------
@@ -269,8 +269,8 @@ def latent_response(
             code at each pair of their values, [X, Y, latent_dim]: a small heat map.
         curves: for a factor, the mean code at each of its V values, one line for each of G groups
             (the shapes, say), [G, V, latent_dim].
-        values: what the V values of each factor in `curves` are, for its axis: numbers, or texts
-            for a category, whose points are not joined.
+        values: what the V values of each factor in `curves` are, for its axis: numbers; or texts,
+            for a category, whose values are points that look as the lines of these names do.
         line_names: what the G lines stand for.
         title: the run, from `run_title`.
     """
@@ -280,7 +280,7 @@ def latent_response(
     largest = max(np.abs(mean).max() for mean in (*maps.values(), *curves.values()))
     limit = max(1.0, np.ceil(2 * largest) / 2)  # one scale for every panel
     parts = chunks(latent_order(kl), MAX_ROWS)
-    size, row_gap, gap, ticks_width, block_gap = 66, 8, 16, 24, 30
+    size, row_gap, gap, ticks_width, block_gap = 64, 8, 18, 24, 30
     panel_widths = {factor: 140 if mean.shape[1] > 8 else 84 for factor, mean in curves.items()}
     block_width = LABEL_WIDTH + len(maps) * (size + gap) + ticks_width
     block_width += sum(panel_widths.values()) + gap * (len(curves) - 1)
@@ -326,11 +326,9 @@ def _draw_curves(
     """A line per group of `mean` [G, V] over `values`; points where these are texts."""
     num_groups, num_values = mean.shape
     if isinstance(values[0], str):
-        # The points of the factor that tells the lines apart look as its lines do.
         for index, style in enumerate(line_styles(num_values)):
-            style = style if num_groups == 1 else line_styles(1)[0]
             axes.plot(index, mean[0, index], **style | {"linestyle": "none"}, markersize=5)
-        axes.set_xticks(range(num_values), values)
+        axes.set_xticks([])
         axes.set_xlim(-0.5, num_values - 0.5)
     else:
         x = np.asarray(values, dtype=np.float64)
@@ -407,16 +405,17 @@ def factor_matrix(
 
     ranked = -np.sort(-shares, axis=1)
     gaps = ranked[:, 0] - (ranked[:, 1] if latent_dim > 1 else 0)
+    mean_gap = gaps[entropy[:, 0] > 0].mean() if (entropy > 0).any() else 0.0
     x = left + width + 24
     bars = sheet.axes(x, top, gap_width, height, label="gap")
     bars.barh(range(num_factors), gaps, height=0.55, color="0.55")
-    bars.axvline(gaps.mean(), color=INK, linestyle=(0, (4, 2)), linewidth=1)
+    bars.axvline(mean_gap, color=INK, linestyle=(0, (4, 2)), linewidth=1)
     for row, gap in enumerate(gaps):
         bars.text(1.06, row, f"{gap:.2f}", va="center", size=7.5)
     bars.set(xlim=(0, 1), ylim=(num_factors - 0.5, -0.5), yticks=[])
     bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     sheet.text(x, top - 20, "gap of the best two")
-    note = f"dashed: their mean (MIG) {gaps.mean():.3f}"
+    note = f"dashed: their mean (MIG) {mean_gap:.3f}"
     sheet.text(x, top - 7, note, size=7, color=FAINT)
     y = top + height + 22
     _color_scale(sheet, left, y, 1, low=0)
@@ -486,7 +485,7 @@ def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
     step, column = step[known], column[known]
     _step_axis(axes)
     if len(column) == 0:
-        axes.text(0.5, 0.5, "not recorded", ha="center", color=FAINT, transform=axes.transAxes)
+        _note_absence(axes)
         return
     lone = "o" if len(column) == 1 else None
     axes.plot(step, column, color="0.75", linewidth=0.7, marker=lone)
@@ -500,6 +499,10 @@ def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
 
 def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) -> None:
     """A line per latent of `by_latent` [latent_dim, rows], named at its right end."""
+    _step_axis(axes)
+    if len(step) == 0:
+        _note_absence(axes)
+        return
     last = by_latent[:, -1]
     order, dead = latent_order(last), dead_latents(last)
     live = [latent for latent in order if not dead[latent]]
@@ -508,7 +511,6 @@ def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) 
     for latent, style in zip(live, line_styles(len(live)), strict=True):
         column = _running_mean(by_latent[latent])
         axes.plot(step, column, **style, markevery=(len(step) // 8, max(1, len(step) // 4)))
-    _step_axis(axes)
     axes.set_ylim(0, max(1e-3, np.nanmax(by_latent[:, len(step) // 20 :])) * 1.04)
     names = [(last[latent], f"z{latent}") for latent in live]
     if dead.any():
@@ -517,6 +519,11 @@ def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) 
     heights = [axes.transData.transform((0, value))[1] - axes.bbox.y0 for value, _ in names]
     for y, (_, name) in zip(_spread(heights, 11, height), names, strict=False):
         axes.text(1.02, y / height, name, va="center", size=7.5, transform=axes.transAxes)
+
+
+def _note_absence(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, "not recorded", ha="center", color=FAINT, transform=axes.transAxes)
 
 
 def _step_axis(axes: Axes) -> None:
@@ -595,6 +602,8 @@ def _fit(images: Tensor) -> Tensor:
 def _grid(images: Tensor, per_line: int, gap: int = GAP) -> np.ndarray:
     """Images [N, C, H, W] side by side, `per_line` in a line: uint8 [height, width, 3]."""
     grid = make_grid(images, nrow=per_line, padding=gap, pad_value=GAP_GREY)  # [3, height, width]
+    if len(images) == 1:  # which make_grid hands back as it is
+        grid = torch.nn.functional.pad(grid, (gap, gap, gap, gap), value=GAP_GREY)
     return (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 

@@ -81,6 +81,13 @@ def save_figure(figure: Figure, target: Path | io.BytesIO, format: str = "png") 
     figure.savefig(target, format=format, dpi=dots * DPI, metadata=no_date)
 
 
+def png_bytes(figure: Figure) -> bytes:
+    """What `save_figure` would write as png."""
+    stream = io.BytesIO()
+    save_figure(figure, stream)
+    return stream.getvalue()
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A number for a label: at most `digits` significant ones, and a true minus sign."""
     return f"{value + 0.0:.{digits}g}".replace("-", "\N{MINUS SIGN}")

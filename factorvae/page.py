@@ -1,0 +1,70 @@
+"""One HTML page with pictures inside it: no other file, no network, no script."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+STYLE = """
+body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
+       font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin-bottom: 0; }
+h2 { font-size: 1.1rem; margin: 2.5rem 0 0; }
+p { margin: .3rem 0; max-width: 46rem; color: #444; }
+nav a { margin-right: 1rem; }
+.picture { overflow-x: auto; border: 1px solid #ddd; margin-top: .5rem; }
+.picture img { display: block; }
+table { border-collapse: collapse; font-size: 13px; }
+td { padding: .1rem 1.2rem .1rem 0; vertical-align: top; border-bottom: 1px solid #eee; }
+td:first-child { color: #666; }
+""".strip()
+
+
+@dataclass(frozen=True)
+class PagePicture:
+    """A picture on the page. kind: 'png' or 'gif'; name: its anchor; data: the file's bytes."""
+
+    name: str
+    heading: str
+    caption: str
+    kind: str
+    data: bytes
+
+
+def html_page(title: str, pictures: Sequence[PagePicture], settings: Mapping[str, object]) -> str:
+    """The page: a title, the pictures at their own size (wide ones scroll), the run's settings."""
+    links = " ".join(f'<a href="#{p.name}">{html.escape(p.heading)}</a>' for p in pictures)
+    sections = "\n".join(_section(picture) for picture in pictures)
+    rows = "\n".join(
+        f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>"
+        for key, value in settings.items()
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>
+{STYLE}
+</style>
+</head>
+<body>
+<h1>{html.escape(title)}</h1>
+<nav>{links} <a href="#settings">Settings</a></nav>
+{sections}
+<h2 id="settings">Settings</h2>
+<table>
+{rows}
+</table>
+</body>
+</html>
+"""
+
+
+def _section(picture: PagePicture) -> str:
+    data = base64.b64encode(picture.data).decode("ascii")
+    heading = html.escape(picture.heading)
+    return f"""<h2 id="{picture.name}">{heading}</h2>
+<p>{html.escape(picture.caption)}</p>
+<div class="picture"><img alt="{heading}" src="data:image/{picture.kind};base64,{data}"></div>"""
