@@ -6,7 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from factorvae.datasets import download as module
-from factorvae.datasets.download import PUBLISHED, PublishedFile, download
+from factorvae.datasets.download import download
+from factorvae.datasets.published import PUBLISHED, PublishedFile
 from factorvae.errors import UserError, run_script
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -112,7 +113,7 @@ def test_refused_connection_is_one_line_and_exit_code_2(server, tmp_path, monkey
     absent = published_at(server)
     server.shutdown()
     server.server_close()
-    monkeypatch.setitem(PUBLISHED, "dsprites", absent)
+    monkeypatch.setitem(PUBLISHED, "dsprites", (absent,))
     monkeypatch.setattr("sys.argv", ["download", "dsprites", "--data_dir", str(tmp_path)])
     assert run_script(module.main) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -127,7 +128,7 @@ def test_unknown_name_lists_those_known(monkeypatch, capsys):
 
 
 def test_dsprites_goes_where_its_loader_looks_and_is_read_in_full(tmp_path):
-    dsprites = PUBLISHED["dsprites"]
+    (dsprites,) = PUBLISHED["dsprites"]
     assert dsprites.path == "dsprites/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
     assert dsprites.url.endswith("/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz")
     (tmp_path / "page").write_bytes(b"<html>moved</html>")

@@ -1,26 +1,72 @@
 """Datasets by name: images, and the factors that made them where those are known."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from factorvae.datasets.cars3d import load_cars3d
+from factorvae.datasets.celeba import load_celeba
+from factorvae.datasets.chairs import load_chairs
 from factorvae.datasets.dsprites import load_dsprites
 from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.folder import load_folder
+from factorvae.datasets.mpi3d import load_mpi3d
+from factorvae.datasets.rooms import load_rooms
+from factorvae.datasets.shapes3d import load_shapes3d
+from factorvae.datasets.smallnorb import load_smallnorb
 from factorvae.datasets.table import Dataset
+from factorvae.datasets.variants import (
+    load_color_dsprites,
+    load_noisy_dsprites,
+    load_scream_dsprites,
+)
 from factorvae.errors import UserError
 
 __all__ = ["DATASETS", "Dataset", "FactorSpace", "load_dataset"]
 
+ANY_FOLDER = "folder:PATH"
+
 DATASETS: Mapping[str, Callable[..., Dataset]] = {
     "dsprites": load_dsprites,
+    "rooms": load_rooms,
+    "color_dsprites": load_color_dsprites,
+    "noisy_dsprites": load_noisy_dsprites,
+    "scream_dsprites": load_scream_dsprites,
+    "shapes3d": load_shapes3d,
+    "chairs": load_chairs,
+    "celeba": load_celeba,
+    "cars3d": load_cars3d,
+    "smallnorb": load_smallnorb,
+    "mpi3d_toy": functools.partial(load_mpi3d, "toy"),
+    "mpi3d_realistic": functools.partial(load_mpi3d, "realistic"),
+    "mpi3d_real": functools.partial(load_mpi3d, "real"),
+    ANY_FOLDER: load_folder,
 }
 
 
 def load_dataset(name: str, data_dir: str | Path = "data", **options: object) -> Dataset:
     """The dataset of that name, prepared under data_dir first where it needs to be.
 
-    options: the loader's own, see DATASETS. Raises UserError for an unknown name, and whatever the
-    loader does.
+    name: one of DATASETS, where PATH in 'folder:PATH' is any folder of images. options: the
+    loader's own, see there; None and False are as good as not given. Raises UserError for an
+    unknown name, an option that the dataset does not have, and whatever the loader does.
     """
-    if name not in DATASETS:
+    kind, _, path = name.partition(":")
+    key = ANY_FOLDER if kind == "folder" and path else name
+    if key not in DATASETS:
         raise UserError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}")
-    return DATASETS[name](data_dir, **options)
+    unset = (None, False)
+    options = {key: value for key, value in options.items() if not any(value is u for u in unset)}
+    for option in options:
+        if option not in options_of(DATASETS[key]):
+            those = [name for name, loader in DATASETS.items() if option in options_of(loader)]
+            raise UserError(f"{name} has no {option}; it is for {', '.join(those) or 'no dataset'}")
+    arguments = (path,) if key == ANY_FOLDER else ()
+    return DATASETS[key](data_dir, *arguments, **options)
+
+
+def options_of(loader: Callable[..., Dataset]) -> list[str]:
+    """The names of a loader's options: what it takes by keyword only."""
+    parameters = inspect.signature(loader).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]

@@ -1,4 +1,4 @@
-"""Fetch a dataset's published file: `python -m factorvae.datasets.download dsprites`."""
+"""Fetch a dataset's published files: `python -m factorvae.datasets.download dsprites`."""
 
 import argparse
 import functools
@@ -6,44 +6,15 @@ import http.client
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from factorvae.datasets.official import OFFICIAL_FILE, read_official
 from factorvae.datasets.progress import track
-from factorvae.datasets.render import DSPRITES
+from factorvae.datasets.published import BY_HAND, PUBLISHED, PublishedFile, how_to_get
 from factorvae.errors import UserError, run_script
 
 TIMEOUT_SECONDS = 30  # of silence
 CHUNK_BYTES = 1 << 18
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """Where a dataset's file is, where it goes, and what tells that it is the right one.
-
-    path: below the data directory. check: raises UserError unless the file at the path it is given
-    holds what it should.
-    """
-
-    url: str
-    path: str
-    check: Callable[[Path], None]
-
-
-def _check_dsprites(file: Path) -> None:
-    for _ in track(read_official(file), len(DSPRITES), f"checking {file.name}"):
-        pass  # reading is what checks
-
-
-PUBLISHED = {
-    "dsprites": PublishedFile(
-        f"https://github.com/deepmind/dsprites-dataset/raw/master/{OFFICIAL_FILE}",
-        f"dsprites/{OFFICIAL_FILE}",
-        _check_dsprites,
-    ),
-}
 
 
 def download(published: PublishedFile, data_dir: str | Path = "data") -> Path:
@@ -72,6 +43,27 @@ def download(published: PublishedFile, data_dir: str | Path = "data") -> Path:
     return part.replace(path)
 
 
+def download_all(name: str, data_dir: str | Path = "data") -> Iterator[Path]:
+    """Fetch a dataset's files one after another, those that are there already excepted.
+
+    Raises UserError as `download` does, for a dataset that cannot be fetched with what to do
+    instead, and where nothing is left to fetch.
+    """
+    if name in BY_HAND:
+        raise UserError(how_to_get(name, data_dir))
+    if name not in PUBLISHED:
+        known = ", ".join((*PUBLISHED, *BY_HAND))
+        raise UserError(f"no file is known for {name!r}; those known: {known}")
+    files = PUBLISHED[name]
+    missing = [file for file in files if not (Path(data_dir) / file.path).exists()]
+    for number, file in enumerate(missing or files):  # with nothing missing, `download` says so
+        try:
+            yield download(file, data_dir)
+        except UserError as error:
+            others = " ".join(file.url for file in missing[number + 1 :])
+            raise UserError(f"{error}; likewise {others}" if others else str(error)) from error
+
+
 def _fetch(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -97,14 +89,12 @@ def _fetch(url: str, part: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m factorvae.datasets.download")
-    parser.add_argument("name", help=f"one of: {', '.join(PUBLISHED)}")
+    parser.add_argument("name", help=f"one of: {', '.join((*PUBLISHED, *BY_HAND))}")
     parser.add_argument("--data_dir", default="data", help="default: %(default)s")
     arguments = parser.parse_args()
-    if arguments.name not in PUBLISHED:
-        known = ", ".join(PUBLISHED)
-        raise UserError(f"no file is known for {arguments.name!r}; those known: {known}")
     try:
-        print(f"{download(PUBLISHED[arguments.name], arguments.data_dir)}: fetched and checked")
+        for path in download_all(arguments.name, arguments.data_dir):
+            print(f"{path}: fetched and checked")
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from there", file=sys.stderr)
         return 130

@@ -1,0 +1,35 @@
+"""Any folder of images, nested or not: `--dataset folder:PATH`."""
+
+import hashlib
+from pathlib import Path
+
+from factorvae.datasets.images import Preparation, image_table
+from factorvae.datasets.sources import FolderImages
+from factorvae.datasets.table import Dataset, Pixels
+
+
+def load_folder(
+    data_dir: str | Path,
+    folder: str | Path,
+    *,
+    image_size: int = 64,
+    grayscale: bool = False,
+    crop: int | None = None,
+    skip_bad_images: bool = False,
+) -> Dataset:
+    """The images below `folder` by their sorted paths, source 'folder', without factors.
+
+    image_size, grayscale, crop: see `Preparation`. skip_bad_images: leave out images that cannot
+    be read. Raises UserError for a folder that is missing or without images, and for a bad image.
+    """
+    preparation = Preparation(image_size, grayscale, crop)
+    root = Path(folder).expanduser().resolve()
+    where = hashlib.sha256(str(root).encode()).hexdigest()[:8]  # folders may share a name
+    pixels, _ = image_table(
+        Path(data_dir) / "folder" / f"{root.name}_{where}_{preparation.tag}.table",
+        FolderImages(root),
+        preparation,
+        f"preparing {root}",
+        skip_bad_images,
+    )
+    return Dataset(f"folder:{folder}", "folder", Pixels(pixels))

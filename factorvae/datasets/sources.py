@@ -1,0 +1,203 @@
+"""Image files by name, wherever they lie: in a folder, or as they are in a tar or a zip.
+
+A source has `names`, in a fixed order that has nothing to do with the directory's; `made_from`,
+which changes when a file is added, removed or written to; `read(name)`; and `place(name)`, which
+is how a message calls one. Reading archives is safe from several threads.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+import uuid
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from factorvae.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# Of an archive, unpacked: what is larger is a bomb or a mistake.
+LARGEST_MEMBER_BYTES = 1 << 28
+LARGEST_ARCHIVE_BYTES = 1 << 33
+
+
+class ImageSource(Protocol):
+    """Encoded images by name; see the module."""
+
+    made_from: dict[str, object]
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    def read(self, name: str) -> bytes: ...
+    def place(self, name: str) -> str: ...
+
+
+def fingerprint(*paths: Path) -> dict[str, object]:
+    """What a cache made from these files remembers of them."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    total = sum(size for _, size, _ in files)
+    return {"files": len(files), "bytes": total, "listing_sha256": _digest(files)}
+
+
+class FolderImages:
+    """The images below a folder, however deep, by their path from there, sorted.
+
+    names: these and no others, if given. Hidden files and folders and files of another type are
+    passed over. UserError where the folder is missing or holds no image.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str] | None = None) -> None:
+        if not root.is_dir():
+            raise UserError(f"{root} is not there, or is no folder: expected a folder of images")
+        files = sorted(_files_below(root, ""))
+        if not files:
+            raise UserError(f"{root} holds no images: expected {', '.join(SUFFIXES)} at any depth")
+        self.root = root
+        self.names = [name for name, _, _ in files] if names is None else names
+        self.made_from: dict[str, object] = {
+            "files": len(files),
+            "bytes": sum(size for _, size, _ in files),
+            "listing_sha256": _digest(files),
+            "names_sha256": _digest(self.names),
+        }
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def place(self, name: str) -> str:
+        return str(self.root / name)
+
+
+def _digest(items: Sequence[object]) -> str:
+    return hashlib.sha256("\n".join(map(repr, items)).encode()).hexdigest()
+
+
+def _files_below(folder: str | Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+    """(path from the root, bytes, time of change) of every image."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    yield from _files_below(entry.path, f"{prefix}{entry.name}/")
+                elif entry.name.lower().endswith(SUFFIXES):
+                    status = entry.stat()
+                    yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
+    except OSError as error:
+        raise UserError(f"cannot list {error.filename or folder}: {error.strerror}") from error
+
+
+class TarImages:
+    """Members of an uncompressed tar, read in place; listed only when their names are needed.
+
+    wanted: which names are images of the set. UserError, when listing, for an archive that cannot
+    be read and for a member with a path out of it.
+    """
+
+    def __init__(self, path: Path, wanted: Callable[[str], bool]) -> None:
+        self.path, self.wanted = path, wanted
+        self.made_from = fingerprint(path)
+
+    @functools.cached_property
+    def members(self) -> dict[str, tuple[int, int]]:
+        """Where each one's bytes begin, and how many they are."""
+        try:
+            with tarfile.open(self.path, "r:") as archive:
+                return {
+                    member.name: (member.offset_data, member.size)
+                    for member in _tar_members(archive, self.path)
+                    if self.wanted(member.name)
+                }
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(f"{self.path} is no tar archive, or is cut short: {error}") from error
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.members)
+
+    def read(self, name: str) -> bytes:
+        offset, size = self.members[name]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def place(self, name: str) -> str:
+        return f"{self.path}: {name}"
+
+
+def _tar_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """A tar's regular members; UserError where it is damaged or a path leads out of it."""
+    try:
+        for member in archive:
+            tarfile.data_filter(member, ".")
+            if member.isreg():
+                yield member
+    except tarfile.FilterError as error:
+        raise UserError(f"{path}: {error}: expected paths inside the archive only") from error
+
+
+def unpack(path: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """The wanted members of a gzipped tar, put side by side into `folder`, all of them or none.
+
+    UserError for an archive that cannot be read, a path out of it, and members of absurd size.
+    """
+    print(f"unpacking {path} into {folder}", file=sys.stderr, flush=True)
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
+    total = 0
+    try:
+        partial.mkdir(parents=True)
+        with tarfile.open(path, "r|gz") as archive:
+            for member in _tar_members(archive, path):
+                if not wanted(member.name):
+                    continue
+                total += member.size
+                _check_size(path, member.name, member.size, total)
+                flat = member.replace(name=PurePosixPath(member.name).name)
+                archive.extract(flat, partial, filter="data")
+        if not folder.exists():  # another process may have been faster
+            partial.rename(folder)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is no tar.gz, or is cut short or damaged: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_size(path: Path, name: str, size: int, total: int = 0) -> None:
+    if size > LARGEST_MEMBER_BYTES or total > LARGEST_ARCHIVE_BYTES:
+        raise UserError(
+            f"{path}: {name} would be {size:,} bytes unpacked: expected {LARGEST_MEMBER_BYTES:,} "
+            f"at most, and {LARGEST_ARCHIVE_BYTES:,} of all together"
+        )
+
+
+class ZipImages:
+    """Members of a zip, read in place; opened only when one is needed.
+
+    Reading raises UserError for an archive that cannot be read and a member of absurd size.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path, self.names = path, names
+        self.made_from = fingerprint(path) | {"names_sha256": _digest(names)}
+
+    @functools.cached_property
+    def archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(
+                f"{self.path} is no zip, or is cut short or damaged: {error}"
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        _check_size(self.path, name, self.archive.getinfo(name).file_size)
+        return self.archive.read(name)
+
+    def place(self, name: str) -> str:
+        return f"{self.path}: {name}"
