@@ -20,7 +20,7 @@ def main() -> int:
     earlier = earlier_checkpoint(run_dir, config)
     # the sums of floating-point numbers depend on the threads: resume with as many
     threads = use_threads(config.threads or (earlier["threads"] if earlier else 0))
-    dataset = load_dataset(config.dataset, config.data_dir)
+    dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
     if config.batch_size > len(dataset):
         raise UserError(f"--batch_size {config.batch_size} exceeds the {len(dataset)} images")
     until = total_steps(config, len(dataset))

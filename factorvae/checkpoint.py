@@ -1,7 +1,7 @@
 """Checkpoints: one file that describes itself and loads with `torch.load(weights_only=True)`.
 
 It is a dict of plain values and tensors: `format`, `version`, `config` (the fields of TrainConfig),
-`dataset` (name, source, image_shape, factor_names, factor_sizes), `step`, `finished`, `vae`,
+`dataset` (name, source, options, image_shape, factor_names, factor_sizes), `step`, `finished`, `vae`,
 `discriminator` (None where gamma is 0), the optimisers' states, and what resuming needs besides.
 """
 

@@ -22,7 +22,7 @@ def option(
     *,
     minimum: float | None = None,
     above: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str | int, ...] | None = None,
     resume: str = "same",
     flag: str | None = None,
 ) -> typing.Any:
@@ -60,6 +60,18 @@ class TrainConfig(Config):
 
     dataset: str = option("dsprites", "data", "what to train on")
     data_dir: str = option("data", "data", "folder of the datasets and their caches", resume="free")
+    image_size: int | None = option(
+        None,
+        "data",
+        "side of the images, where the data may be resized",
+        choices=(32, 64, 128, 256),
+    )
+    crop: int | None = option(
+        None, "data", "side of the centred square cut out first, in photos and renders", minimum=1
+    )
+    grayscale: bool = option(False, "data", "one channel, of photos and renders")
+    split: str | None = option(None, "data", "part of the data, where it is published in parts")
+    skip_bad_images: bool = option(False, "data", "leave out images that cannot be read")
 
     latent_dim: int = option(10, "model", "width of z", minimum=1)
     hidden_dim: int = option(128, "model", "fully connected layer of the VAE", minimum=1)
@@ -99,6 +111,51 @@ class TrainConfig(Config):
     )
     log_every: int = option(100, "run", "steps that a row of the log averages over", minimum=1)
     overwrite: bool = option(False, "run", "discard what the run's folder holds", resume="free")
+
+    def dataset_options(self) -> dict[str, object]:
+        """What `load_dataset` takes besides the name and the folder."""
+        return {name: getattr(self, name) for name in DATASET_OPTIONS}
+
+
+DATASET_OPTIONS = ("image_size", "crop", "grayscale", "split", "skip_bad_images")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """What to measure, of which models."""
+
+    model_path: tuple[str, ...] | None = option(
+        None, "models", "checkpoints, run folders, folders of these, globs (default: the newest)"
+    )
+    dataset: str | None = option(None, "models", "in place of the one that each was trained on")
+    data_dir: str | None = option(
+        None, "models", "folder of the datasets (default: as in training)"
+    )
+
+    metrics: tuple[str, ...] | None = option(
+        None, "metrics", "only these (default: all that the data allow)"
+    )
+    num_batches: int = option(
+        40, "metrics", "times --batch_size: points of each metric but the votes", minimum=1
+    )
+    batch_size: int = option(256, "metrics", "points in a batch", minimum=1)
+    protocol: str = option("dlib", "metrics", "of the FactorVAE score", choices=("dlib", "paper"))
+    dci_estimator: str = option(
+        "gbt", "metrics", "of DCI", choices=("gbt", "gbt_sklearn", "forest", "lasso")
+    )
+    repeats: int = option(
+        1, "metrics", "samples, whose spread gives every score a standard error", minimum=1
+    )
+    seed: int = option(0, "metrics", "of the points, votes and trees", minimum=0)
+
+    output: str | None = option(
+        None, "output", "file for one model's results (default: metrics.json beside it)"
+    )
+    csv: str | None = option(None, "output", "file for a table with a row per model")
+    markdown: bool = option(False, "output", "print a Markdown table, a row per setting")
+
+    device: str = option("auto", "run", "auto, cpu, cuda or cuda:N")
+    threads: int = option(0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0)
 
 
 RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
@@ -145,8 +202,10 @@ def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> 
             groups[group] = parser.add_argument_group(group)
         groups[group].add_argument(flag_of(field), **_argument(field))
     given = vars(parser.parse_args(argv))
+    known = {field.name for field in dataclasses.fields(cls)}
     if "dataset" in given:
-        given = {**preset(given["dataset"]), **given}
+        presets = {name: value for name, value in preset(given["dataset"]).items() if name in known}
+        given = {**presets, **given}
     return cls(**given)
 
 
@@ -170,15 +229,21 @@ def _argument(field: dataclasses.Field) -> dict[str, object]:
         argument["nargs"] = "+"
         base = typing.get_args(base)[0]
     choices = field.metadata["choices"]
-    return {**argument, "type": base, "metavar": "|".join(choices) if choices else base.__name__}
+    return {
+        **argument,
+        "type": base,
+        "metavar": "|".join(map(str, choices)) if choices else base.__name__,
+    }
 
 
 def _check(flag: str, value: object, metadata: typing.Mapping[str, typing.Any]) -> None:
     choices, minimum, above = metadata["choices"], metadata["minimum"], metadata["above"]
     for one in value if isinstance(value, tuple | list) else (value,):
+        if one is None:
+            continue
         if choices and one not in choices:
-            raise UserError(f"{flag} must be one of {', '.join(choices)}, not {one}")
-        if one is None or (minimum is None and above is None):
+            raise UserError(f"{flag} must be one of {', '.join(map(str, choices))}, not {one}")
+        if minimum is None and above is None:
             continue
         if not math.isfinite(one):
             raise UserError(f"{flag} must be a finite number, not {one}")

@@ -144,15 +144,15 @@ class Trainer:
 
     def state_dict(self) -> dict[str, object]:
         """Everything of a checkpoint but what `fit`'s caller knows: tensors and plain values."""
-        space = self.dataset.factor_space
         return {
             "config": asdict(self.config),
             "dataset": {
                 "name": self.dataset.name,
                 "source": self.dataset.source,
                 "image_shape": list(self.dataset.image_shape),
-                "factor_names": list(space.names) if space else [],
-                "factor_sizes": list(space.sizes) if space else [],
+                "options": self.config.dataset_options(),
+                "factor_names": list(self.dataset.factor_names),
+                "factor_sizes": list(self.dataset.factor_sizes),
             },
             "step": self.steps_done,
             "vae": self.vae.state_dict(),
