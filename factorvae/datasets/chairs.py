@@ -21,6 +21,7 @@ from factorvae.datasets.table import Dataset, Pixels
 FOLDERS = ("chairs", "3dchairs", ".")
 NAMES = ("chair_id", "azimuth", "elevation")
 CROP = 400  # of 600: the chairs lie in it
+UNTOLD = 255  # in every byte kept of views that the names do not tell
 VIEW = re.compile(r"(?:.*/)?([^/]+)/renders/image_\d+_p(\d+)_t(\d+)_r\d+\.png")
 
 
@@ -69,14 +70,14 @@ def _views(data_dir: Path, source: ImageSource) -> np.ndarray | None:
     def read() -> list[np.ndarray]:
         matches = [VIEW.fullmatch(name) for name in source.names]
         if not all(matches):
-            return [np.empty((0, 6), np.uint8)]
+            return [np.full((len(matches), 6), UNTOLD, np.uint8)]
         chairs, elevations, azimuths = zip(*(match.groups() for match in matches), strict=True)
         numbers = np.unique(chairs, return_inverse=True)[1]
         views = np.column_stack([numbers, np.array(azimuths, int), np.array(elevations, int)])
         return [views.astype("<u2").view(np.uint8)]
 
     views = cached_array(data_dir / "chairs" / "views.table", (None, 6), source.made_from, read)
-    return views.view("<u2").astype(np.int64) if len(views) else None
+    return None if (views == UNTOLD).all() else views.view("<u2").astype(np.int64)
 
 
 def _with_factors(pixels: np.ndarray, views: np.ndarray) -> Dataset:

@@ -28,7 +28,7 @@ class PublishedFile:
     check: Callable[[Path], None]
 
 
-def _digest_is(algorithm: str, expected: str) -> Callable[[Path], None]:
+def digest_is(algorithm: str, expected: str) -> Callable[[Path], None]:
     def check(file: Path) -> None:
         with file.open("rb") as opened:
             found = hashlib.file_digest(opened, algorithm).hexdigest()
@@ -89,9 +89,7 @@ PUBLISHED: dict[str, tuple[PublishedFile, ...]] = {
         PublishedFile(
             "https://storage.googleapis.com/3d-shapes/3dshapes.h5",
             "shapes3d/3dshapes.h5",
-            _digest_is(
-                "sha256", "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785"
-            ),
+            digest_is("sha256", "0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785"),
         ),
     ),
     "chairs": (
@@ -105,15 +103,15 @@ PUBLISHED: dict[str, tuple[PublishedFile, ...]] = {
         PublishedFile(
             "http://www.scottreed.info/files/nips2015-analogy-data.tar.gz",
             "cars3d/nips2015-analogy-data.tar.gz",
-            _digest_is("md5", "4e866a7919c1beedf53964e6f7a23686"),
+            digest_is("md5", "4e866a7919c1beedf53964e6f7a23686"),
         ),
     ),
     "smallnorb": tuple(
-        PublishedFile(f"{NORB}{name}", f"smallnorb/{name}", _digest_is("md5", md5))
+        PublishedFile(f"{NORB}{name}", f"smallnorb/{name}", digest_is("md5", md5))
         for name, md5 in NORB_MD5.items()
     ),
     **{
-        name: (PublishedFile(f"{MPI3D}{name}.npz", f"mpi3d/{name}.npz", _digest_is("md5", md5)),)
+        name: (PublishedFile(f"{MPI3D}{name}.npz", f"mpi3d/{name}.npz", digest_is("md5", md5)),)
         for name, md5 in MPI3D_MD5.items()
     },
 }

@@ -1,13 +1,18 @@
 """The downloader against a server on this machine: whole, interrupted, wrong and absent files."""
 
+import hashlib
+import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from dataset_files import add_member, write_chairs
 
 from factorvae.datasets import download as module
-from factorvae.datasets.download import download
-from factorvae.datasets.published import PUBLISHED, PublishedFile
+from factorvae.datasets import load_dataset
+from factorvae.datasets.download import download, download_all
+from factorvae.datasets.published import PUBLISHED, PublishedFile, digest_is, how_to_get
 from factorvae.errors import UserError, run_script
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -134,3 +139,117 @@ def test_dsprites_goes_where_its_loader_looks_and_is_read_in_full(tmp_path):
     (tmp_path / "page").write_bytes(b"<html>moved</html>")
     with pytest.raises(UserError, match=r"page is not the official .* \(737280, 64, 64\)"):
         dsprites.check(tmp_path / "page")
+
+
+# The published files of each set
+
+
+def files_at(server, *names):
+    url = f"http://127.0.0.1:{server.server_port}/"
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    return tuple(PublishedFile(url + name, f"norb/{name}", digest_is("md5", md5)) for name in names)
+
+
+def test_files_of_a_set_are_fetched_one_by_one_and_those_there_are_kept(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(PUBLISHED, "smallnorb", files_at(server, "a", "b", "c"))
+    (tmp_path / "norb").mkdir()
+    (tmp_path / "norb" / "b").write_bytes(b"there already")
+    paths = list(download_all("smallnorb", tmp_path))
+    assert [path.name for path in paths] == ["a", "c"]
+    assert names_in(tmp_path / "norb") == ["a", "b", "c"]
+    with pytest.raises(UserError, match="already"):
+        list(download_all("smallnorb", tmp_path))
+
+
+def test_without_network_one_line_tells_all_files_and_their_folder(
+    server, tmp_path, monkeypatch, capsys
+):
+    files = files_at(server, "a", "b", "c")
+    server.shutdown()
+    server.server_close()
+    monkeypatch.setitem(PUBLISHED, "smallnorb", files)
+    monkeypatch.setattr("sys.argv", ["download", "smallnorb", "--data_dir", str(tmp_path)])
+    assert run_script(module.main) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(file.url in line for file in files) and f"put it in {tmp_path}/norb/" in line
+
+
+def test_a_wrong_checksum_is_told_and_the_file_deleted(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(PUBLISHED, "smallnorb", files_at(server, "a"))
+    server.content = CONTENT[:-1] + b"?"
+    with pytest.raises(UserError, match="wrong file, now deleted: .*1,048,576 bytes.* expected "):
+        list(download_all("smallnorb", tmp_path))
+    assert names_in(tmp_path / "norb") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "celeba",
+            [
+                "img_align_celeba.zip",
+                "list_attr_celeba.txt",
+                "list_eval_partition.txt",
+                "/celeba/",
+                "mmlab",
+            ],
+        ),
+        ("scream_dsprites", ["/scream/scream.jpg"]),
+    ],
+)
+def test_what_needs_a_person_is_told_in_one_line(tmp_path, name, told):
+    with pytest.raises(UserError) as refusal:
+        list(download_all(name, tmp_path))
+    message = str(refusal.value)
+    assert "\n" not in message and str(tmp_path) in message
+    assert all(part in message for part in told)
+
+
+def test_a_tar_of_chairs_is_known_by_its_number_of_images(tmp_path, monkeypatch):
+    (chairs,) = PUBLISHED["chairs"]
+    write_chairs(tmp_path)
+    path = tmp_path / chairs.path
+    with pytest.raises(UserError, match="rendered_chairs.tar holds 18 images: expected 86,366"):
+        chairs.check(path)
+    monkeypatch.setattr("factorvae.datasets.published.CHAIRS", 3)
+    monkeypatch.setattr("factorvae.datasets.published.VIEWS", 6)
+    chairs.check(path)
+    with tarfile.open(path, "a") as archive:
+        add_member(archive, "../renders/escaped.png", b"")
+    with pytest.raises(UserError, match="escaped.png.* inside the archive only"):
+        chairs.check(path)
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLISHED) - {"dsprites"}))
+def test_files_go_where_their_loader_looks(tmp_path, name):
+    """Put there with nonsense in it, the loader no longer says missing, but what is wrong."""
+    with pytest.raises(UserError, match=r"is in none of .*factorvae.datasets.download"):
+        load_dataset(name, tmp_path)
+    for file in PUBLISHED[name]:
+        path = tmp_path / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="damaged|cut short"):
+        load_dataset(name, tmp_path)
+    assert all(file.url in how_to_get(name, tmp_path) for file in PUBLISHED[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        (
+            "shapes3d",
+            "sha256 .*: expected 0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
+        ),
+        ("cars3d", "md5 .*: expected 4e866a7919c1beedf53964e6f7a23686"),
+        ("mpi3d_toy", "md5 .*: expected 55889cb7c7dfc655d6e0277beee88868"),
+        ("mpi3d_realistic", "md5 .*: expected 59a6225b88b635365f70c91b3e52f70f"),
+        ("mpi3d_real", "md5 .*: expected 0f33f609918fb5c97996692f91129802"),
+    ],
+)
+def test_known_checksums(name, digest):
+    with pytest.raises(UserError, match=digest):
+        PUBLISHED[name][0].check(Path(__file__))
