@@ -11,6 +11,7 @@ from factorvae.responses import balanced_factors
 SPRITES = ("square", "ellipse", "heart")
 SOLIDS = ("cube", "cylinder", "sphere", "capsule")
 SHAPE_NAMES = {"dsprites": SPRITES, "shapes3d": SOLIDS, "rooms": SOLIDS}
+MOST_IMAGES = 32  # a picture of more base images is too large to look at, and soon to draw
 MOST_SHAPES = 8  # more than these are no lines that could be told apart
 
 
@@ -49,8 +50,12 @@ def position_factors(space: FactorSpace) -> tuple[int, int] | None:
 def choose_images(dataset: Dataset, num_images: int, seed: int = 0) -> np.ndarray:
     """Image indices int64 [num_images]: the shapes in turn where there are any, else at random.
 
-    Raises UserError where the dataset has fewer images.
+    Raises UserError where these are too many.
     """
+    if num_images > MOST_IMAGES:
+        raise UserError(
+            f"--num_images {num_images} is more than {MOST_IMAGES}, which fit a picture"
+        )
     if num_images > len(dataset):
         raise UserError(
             f"--num_images {num_images} is more than the {len(dataset):,} images of {dataset.name}"
@@ -65,7 +70,9 @@ def choose_images(dataset: Dataset, num_images: int, seed: int = 0) -> np.ndarra
 
 
 def check_images(dataset: Dataset, index: Sequence[int]) -> np.ndarray:
-    """`index` as int64 [B]; UserError where an image is out of range."""
+    """`index` as int64 [B]; UserError where an image is out of range, or they are too many."""
+    if len(index) > MOST_IMAGES:
+        raise UserError(f"--image_index has {len(index)} images, and {MOST_IMAGES} fit a picture")
     for image in index:
         if not 0 <= image < len(dataset):
             raise UserError(

@@ -163,11 +163,11 @@ class Gallery:
             return self.vae.decode(z.to(self.device)).sigmoid().cpu()
 
     def _traversed(self, index: np.ndarray, values: Tensor) -> Tensor:
-        """Images [B, latent_dim, V, C, H, W]: each latent of each image takes each value."""
+        """Cells [B, latent_dim, V, C, H, W]: each latent of each image takes each value."""
         mu, _ = self._encode(index)
         latents = range(self.vae.latent_dim)
         moved = [
-            latent_traversal(self._decode, code, latent, values)
+            plots.fit_cells(latent_traversal(self._decode, code, latent, values))
             for code in mu
             for latent in latents
         ]
@@ -284,9 +284,11 @@ def write_gallery(
         picture = exhibit.make(gallery)
         if isinstance(picture, bytes):
             name, kind, data = "traversals.gif", "gif", picture
-            (output_dir / name).write_bytes(data)
         else:
             name, kind, data = f"{exhibit.name}.{format}", "png", png_bytes(picture)
+        if kind == "gif" or format == "png":
+            (output_dir / name).write_bytes(data)
+        else:
             save_figure(picture, output_dir / name, format)
         lines.append(name)
         shown.append(PagePicture(exhibit.name, exhibit.heading, exhibit.caption, kind, data))

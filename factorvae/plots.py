@@ -52,6 +52,16 @@ def dead_latents(kl: ArrayLike) -> np.ndarray:
     return ~(np.asarray(kl, dtype=np.float64) > DEAD_KL)
 
 
+def fit_cells(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] near CELL pixels: each pixel repeated, or means over whole blocks."""
+    side = images.shape[-1]
+    if side < CELL:
+        zoom = CELL // side
+        return images.repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    shrink = side // CELL
+    return torch.nn.functional.avg_pool2d(images, shrink) if shrink > 1 else images
+
+
 # --- pictures made of images ---------------------------------------------------------------------
 
 
@@ -81,7 +91,7 @@ def traversals(
     num_bases, _, num_values = images.shape[:3]
     kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
     parts = chunks(latent_order(kl), MAX_ROWS)
-    cell = _fit(images[0, 0, :1]).shape[-1]
+    cell = fit_cells(images[0, 0, :1]).shape[-1]
     pitch = cell + GAP
     values_height, dead_gap, panel_gap = 20, 10, 22
     panel_width = num_values * pitch + GAP
@@ -106,7 +116,7 @@ def traversals(
         top = HEADER + line * (panel_height + panel_gap)
         labelled = column == 0 or len(parts) > 1
         if base_images is not None and part == 0:
-            pixels = _grid(_fit(_tensor(base_images)[base : base + 1]), 1, gap=0)
+            pixels = _grid(fit_cells(_tensor(base_images)[base : base + 1]), 1, gap=0)
             sheet.image(left + GAP, top, pixels, label=f"base {base}")
             name = base_names[base] if base < len(base_names) else f"base image {base + 1}"
             sheet.text(left + GAP + cell + 8, top + cell / 2, name, va="center")
@@ -123,7 +133,7 @@ def traversals(
                 continue
             # Dead rows stand a little apart, below a dashed line.
             y = top + first * pitch + (dead_gap if 0 < first else 0)
-            cells = _fit(images[base, rows].flatten(0, 1))  # [rows * V, C, cell, cell]
+            cells = fit_cells(images[base, rows].flatten(0, 1))  # [rows * V, C, cell, cell]
             names = " ".join(f"z{latent}" for latent in rows)
             sheet.image(left, y, _grid(cells, num_values), label=f"base {base}: {names}")
             for row, latent in enumerate(rows if labelled else ()):
@@ -156,7 +166,7 @@ def traversal_frames(
     kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
     values = np.asarray(values, dtype=np.float64)
     lines = chunks(latent_order(kl), MAX_ROWS)
-    cell = _fit(images[0, 0, :1]).shape[-1]
+    cell = fit_cells(images[0, 0, :1]).shape[-1]
     pitch = cell + GAP
     label_height, slider_height = 32, 40
     line_height = label_height + num_bases * pitch + GAP + 6
@@ -186,7 +196,7 @@ def traversal_frames(
     for index, value in enumerate(values):
         picture = paper.copy()
         for line, latents in enumerate(lines):
-            pixels = _grid(_fit(images[:, latents, index].flatten(0, 1)), len(latents))
+            pixels = _grid(fit_cells(images[:, latents, index].flatten(0, 1)), len(latents))
             top = HEADER + line * line_height + label_height
             picture[top : top + pixels.shape[0], MARGIN : MARGIN + pixels.shape[1]] = pixels
         frame = Image.fromarray(picture)
@@ -214,7 +224,7 @@ def reconstructions(
         title: the run, from `run_title`.
         per_line: how many stand side by side.
     """
-    images, decoded = _fit(_tensor(images)), _fit(_tensor(decoded))
+    images, decoded = fit_cells(_tensor(images)), fit_cells(_tensor(decoded))
     losses = np.asarray(losses, dtype=np.float64)
     lines = chunks(np.arange(len(images)), per_line)
     pitch = images.shape[-1] + GAP
@@ -240,7 +250,7 @@ def reconstructions(
 @styled
 def samples(images: ArrayLike | Tensor, *, title: str = "", per_line: int = 12) -> Figure:
     """Images decoded from draws of the prior, [N, C, H, W]."""
-    images = _fit(_tensor(images))
+    images = fit_cells(_tensor(images))
     pixels = _grid(images, min(per_line, len(images)))
     height, width = pixels.shape[:2]
     sheet = Sheet(width + 2 * MARGIN, HEADER + height + MARGIN, "Samples from the prior", title)
@@ -280,11 +290,11 @@ def latent_response(
     largest = max(np.abs(mean).max() for mean in (*maps.values(), *curves.values()))
     limit = max(1.0, np.ceil(2 * largest) / 2)  # one scale for every panel
     parts = chunks(latent_order(kl), MAX_ROWS)
-    size, row_gap, gap, ticks_width, block_gap = 64, 8, 18, 24, 30
+    size, row_gap, gap, ticks_width, block_gap = 64, 8, 18, 26, 30
     panel_widths = {factor: 140 if mean.shape[1] > 8 else 84 for factor, mean in curves.items()}
     block_width = LABEL_WIDTH + len(maps) * (size + gap) + ticks_width
     block_width += sum(panel_widths.values()) + gap * (len(curves) - 1)
-    top, keys_height = HEADER + 18, 92
+    top, keys_height = HEADER + 18, 46 + 46 * bool(maps)
     width = 2 * MARGIN + len(parts) * (block_width + block_gap) - block_gap
     height = top + len(parts[0]) * (size + row_gap) + keys_height
     sheet = Sheet(width, height, "Mean of each latent while one factor varies", title)
@@ -315,8 +325,9 @@ def latent_response(
     if maps:
         _color_scale(sheet, left, y, limit)
         sheet.text(left - 10, y + 8, "mean", ha="right", size=7.5)
+        y += 40
     if len(line_names) > 1:
-        _legend(sheet, left, y + 40, line_names)
+        _legend(sheet, left, y, line_names)
     return sheet.figure
 
 
@@ -337,8 +348,9 @@ def _draw_curves(
         axes.set_xticks([x[0], x[-1]], [signed(x[0]), signed(x[-1])])
     axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_ylim(-limit * 1.08, limit * 1.08)
-    half = limit / 2  # ticks away from the ends, where they would meet those of the next row
-    axes.set_yticks([-half, 0, half], [signed(-half), "0", signed(half)])
+    # Ticks away from the ends, where they would meet those of the next row.
+    tick = 0.5 if limit < 1.5 else 1 if limit < 3 else 2
+    axes.set_yticks([-tick, 0, tick], [signed(-tick), "0", signed(tick)])
 
 
 @styled
@@ -587,16 +599,6 @@ def _legend(sheet: Sheet, left: int, y: int, names: Sequence[str]) -> None:
 def _tensor(array: ArrayLike | Tensor) -> Tensor:
     """Float images on the CPU."""
     return torch.as_tensor(array).detach().float().cpu()
-
-
-def _fit(images: Tensor) -> Tensor:
-    """Images [N, C, H, W] near CELL pixels: each pixel repeated, or means over whole blocks."""
-    side = images.shape[-1]
-    if side < CELL:
-        zoom = CELL // side
-        return images.repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
-    shrink = side // CELL
-    return torch.nn.functional.avg_pool2d(images, shrink) if shrink > 1 else images
 
 
 def _grid(images: Tensor, per_line: int, gap: int = GAP) -> np.ndarray:
