@@ -39,11 +39,11 @@ def beta_vae_score(
         batch_size, num_train, num_eval: 64, 10,000 and 5,000 in disentanglement_lib's runs.
         standardized: features of zero mean and unit variance (those of the training points);
             the reference takes them as they are, so that its regression, penalised with C = 1,
-            learns little from latents of small scale.
+            makes less of latents of small scale.
 
-    Easily perfect: any rotation of perfect codes can be told by a linear classifier, and F - 1
-    known factors are enough, the last being the one that no latent follows. With a single factor
-    there is one label, and the score is 1.
+    Easily perfect: F - 1 known factors are enough, the last being the one that stills no latent,
+    and half of 15 random rotations of perfect codes of dSprites' factors scored .995 to 1 in 10
+    latents, .91 to .97 in 5. With a single factor there is one label, and the score is 1.
 
     Returns:
         `beta_vae_score` and its binomial standard error `beta_vae_score_se`; `train_accuracy`,

@@ -14,8 +14,8 @@ one Newton step, rate .1; importances are the drops. Only the search is arranged
 - Only the few bins whose bound exceeds the best drop so far are searched, point by point. So the
   split is still the best of all thresholds.
 
-Splitting between bins only would be another metric: with 256 bins noise latents gained .002 to
-.003 of importance each on a good code, and D and C fell by .01.
+Splitting between bins only would be faster, but another metric: on a good code D and C came out
+.009 lower with 256 bins of equal count, and .015 and .017 lower with 1,024.
 
 Shapes: N training and T held-out points, D latents, B bins, F factors, and C trees a stage: one
 per class of each factor, or one for a factor of two classes.

@@ -14,7 +14,7 @@ from factorvae.metrics.boosting import boost
 from factorvae.metrics.inputs import Split, split_points, standardize, varying_factors
 
 VARIANTS = {
-    "gbt": "boosted trees on binned codes; gain; held-out accuracy",
+    "gbt": "boosted trees; gain; held-out accuracy",
     "gbt_sklearn": "scikit-learn's boosted trees; gain; held-out accuracy",
     "forest": "random forest regression; gain; held-out 1 - RMSE / deviation",
     "lasso": "lasso regression; absolute weight; held-out 1 - RMSE / deviation",
@@ -55,8 +55,7 @@ def dci(
             "gbt_sklearn": as disentanglement_lib, one GradientBoostingClassifier per factor
                 (`num_stages` stages of depth-3 trees, rate .1), gain importances; informativeness
                 is the held-out accuracy.
-            "gbt": the same trees grown on codes binned at quantiles, all factors at once; see
-                `boosting.py`.
+            "gbt": the same trees, of all factors at once and many times faster; see `boosting.py`.
             "lasso", "forest": as the paper, regression from standardised codes to standardised
                 factors; importances are the absolute weights, or the gains; informativeness is
                 1 - RMSE / standard deviation, held out (below 0 if worse than the mean). Penalty
@@ -77,9 +76,11 @@ def dci(
     index as a number: a discrete factor gets an arbitrary order, and a circular one a jump, which
     no weights and few trees can follow from a smooth code (an angle coded as sine and cosine).
 
-    Ideal codes with a little noise do not score 1: late stages, with nothing left to learn, still
-    split, and find their small gains in any latent. A factor with one value is left out. Constant
-    codes score 0 for both.
+    Under the boosted trees D and C measure noise as well: late stages, with nothing left to learn,
+    still split, and find their gains in any latent. One latent per factor of dSprites and five of
+    noise score 1 without, .99 with noise of .02 deviations, but .79 and .74 with noise of .1, where
+    neighbouring values overlap (lasso 1.0, forest .99, from the same codes). A factor with one
+    value is left out. Constant codes score 0 for both.
 
     Returns:
         `disentanglement`, `completeness`, `informativeness` and its standard error over points
@@ -118,7 +119,7 @@ def dci(
         "forest": partial(_forest, num_trees=num_trees, max_depth=max_depth, seed=seed),
         "lasso": partial(_lasso, alpha=alpha),
     }[estimator]
-    with tqdm(desc=f"dci {estimator}", unit="fit", disable=not progress) as bar:
+    with tqdm(desc=f"dci {estimator}", disable=not progress) as bar:
         importance, train, test = fit(shown, bar=bar)
 
     per_latent = concentration(importance, disentanglement_base)  # [D]

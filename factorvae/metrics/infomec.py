@@ -34,6 +34,9 @@ def infomec(
             (1/20 in the authors' code); so the score depends on the latents' relative scale.
         max_iter: steps of lbfgs; 100 as there, which is short of convergence for good codes.
 
+    The ratios go by chance where there is nothing to know: 10 random latents score .52 and .48 in
+    `infom` and `infoc` on 10,000 points of dSprites' factors (and .00 in `infoe`).
+
     Where the authors' code gives NaN: an active latent that knows nothing, or a factor that no
     latent knows, shows no preference (0 after the move); one active latent is compact and one
     factor modular (1); with no active latent `infom` and `infoc` are 0. A factor with one value

@@ -29,14 +29,14 @@ def sap(
             balanced, C = `regularization`; or "continuous": squared correlation on the training
             points, 0 for a latent of variance 1e-12 or less.
 
-    The two are not one scale: codes equal to the (standardised) factors of dSprites score .24
-    under "discrete", since on one axis a linear machine finds only the end values of a factor,
-    and 1.0 under "continuous". "discrete" depends on the codes' scale, through C, and takes a
-    latent's chance level for knowledge; "continuous" misses what is not monotonous, and the order
-    it gives to the values of a discrete or circular factor is arbitrary.
+    The two are not one scale: codes equal to the factors of dSprites score .23 to .25 (by the
+    codes' scale) under "discrete", since one against the rest a linear machine finds only the end
+    values along an axis, and 1.0 under "continuous". "discrete" depends on the codes' scale,
+    through C, and takes a latent's chance level for knowledge; "continuous" misses what is not
+    monotonous, and the order it gives to the values of a discrete or circular factor is arbitrary.
 
-    The machine's problem has one optimum; it is solved in the primal, a hundred times faster than
-    the reference's dual descent and without its randomness.
+    The machine's problem has one optimum; it is solved in the primal, faster than by the
+    reference's dual descent and without its randomness.
 
     Returns:
         `sap`; `gaps` [F] (0 for a factor with one value, which is left out of the mean);
