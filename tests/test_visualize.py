@@ -206,6 +206,23 @@ def test_the_same_seed_gives_the_same_pictures_and_another_other_ones(hung):
         assert first == again and first != other
 
 
+def test_the_data_are_loaded_as_in_training(hung, monkeypatch):
+    asked = []
+
+    def load(data_dir, *, crop=None):
+        asked.append((data_dir, crop))
+        return Squares()
+
+    monkeypatch.setitem(DATASETS, "squares", load)
+    folder = write_run("runs/a")
+    checkpoint = torch.load(folder / "ckpt.pt", weights_only=True)
+    checkpoint["config"]["data_dir"] = "elsewhere"
+    checkpoint["dataset"]["options"] = {"crop": 148}
+    save_checkpoint(folder / "ckpt.pt", checkpoint)
+    assert run() == 0 and run("--data_dir", "here") == 0
+    assert asked == [("elsewhere", 148), ("here", 148)]
+
+
 def test_flags_reach_the_gallery(hung):
     write_run("runs/a", "squares")
     assert run("--dataset", "plain", "--image_index", "7", "0", "7", "--format", "pdf") == 0
