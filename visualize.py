@@ -54,7 +54,7 @@ class VisualizeConfig(Config):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(VisualizeConfig, __doc__, argv)
+    config = parse(VisualizeConfig, __doc__.splitlines()[0], argv)
     device = choose_device(config.device)
     use_threads(config.threads)
     if config.model_path is not None:
