@@ -467,7 +467,7 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(NullLocator())
-        if column == "disc_accuracy":
+        if column == "disc_accuracy" and axes.lines:
             axes.set_ylim(0.4, 1)
             axes.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
             axes.text(

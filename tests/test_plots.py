@@ -433,7 +433,8 @@ def test_training_curves_are_the_columns_of_the_log():
 def test_training_curves_of_runs_without_a_discriminator_or_hardly_begun(num_rows):
     figure = plots.training_curves(make_log(num_rows, 3, with_discriminator=False), title=TITLE)
     for column in ("tc", "disc_accuracy"):
-        assert "not recorded" in [text.get_text() for text in find(figure, column).texts]
+        assert [text.get_text() for text in find(figure, column).texts] == ["not recorded"]
+        assert not find(figure, column).lines
     absent = "not recorded" in [text.get_text() for text in find(figure, "recon").texts]
     assert absent == (num_rows == 0)
     assert_readable(figure)
