@@ -1,8 +1,9 @@
 """Checkpoints: one file that describes itself and loads with `torch.load(weights_only=True)`.
 
 It is a dict of plain values and tensors: `format`, `version`, `config` (the fields of TrainConfig),
-`dataset` (name, source, options, image_shape, factor_names, factor_sizes), `step`, `finished`, `vae`,
-`discriminator` (None where gamma is 0), the optimisers' states, and what resuming needs besides.
+`dataset` (name, source, options, image_shape, factor_names, factor_sizes), `step`, `finished`,
+`vae`, `discriminator` (None where gamma is 0), the optimisers' states, and what resuming needs
+besides.
 """
 
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
 from factorvae.models import VAE, Discriminator
 
@@ -92,3 +94,27 @@ def restore_discriminator(
     discriminator = Discriminator(*sizes)
     discriminator.load_state_dict(checkpoint["discriminator"])
     return discriminator.to(device).eval()
+
+
+def restore_dataset(
+    checkpoint: dict, name: str | None = None, data_dir: str | None = None
+) -> Dataset:
+    """The data that the model was trained on, prepared as then, or another set by its name.
+
+    Raises:
+        UserError: its images are not of the shape that the model takes, or they cannot be loaded.
+    """
+    known = checkpoint["dataset"]
+    options = known.get("options", {}) if name is None else {}
+    dataset = load_dataset(
+        name or checkpoint["config"]["dataset"],
+        data_dir or checkpoint["config"]["data_dir"],
+        **options,
+    )
+    expected = tuple(known["image_shape"])
+    if tuple(dataset.image_shape) != expected:
+        raise UserError(
+            f"the model takes images of (channels, height, width) {expected}, "
+            f"{dataset.name} has {tuple(dataset.image_shape)}"
+        )
+    return dataset

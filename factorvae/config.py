@@ -158,6 +158,30 @@ class EvaluateConfig(Config):
     threads: int = option(0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0)
 
 
+@dataclass(frozen=True)
+class VisualizeConfig(Config):
+    """What to draw, and where."""
+
+    model_path: str | None = option(
+        None, "model", "checkpoint, or a run's folder (default: the newest under runs/)"
+    )
+    dataset: str | None = option(None, "model", "in place of the one that the model was trained on")
+    data_dir: str | None = option(None, "model", "folder of the datasets (default: as in training)")
+
+    output_dir: str = option("results", "pictures", "folder for the pictures and index.html")
+    format: str = option(
+        "png", "pictures", "of all pictures but the animation", choices=("png", "pdf", "svg")
+    )
+    num_images: int = option(3, "pictures", "images whose codes are traversed", minimum=1)
+    image_index: tuple[int, ...] | None = option(
+        None, "pictures", "these images, in place of --num_images", minimum=0
+    )
+    seed: int = option(0, "pictures", "of the images and samples that are drawn", minimum=0)
+
+    device: str = option("auto", "run", "auto, cpu, cuda or cuda:N")
+    threads: int = option(0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0)
+
+
 RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
 PRESETS: dict[str, dict[str, object]] = {
     "shapes3d": {**RGB, "gamma": 7.0},

@@ -1,7 +1,8 @@
-"""A run's folder: where it is, and whether what it holds may be gone on with."""
+"""Folders to write to: a run's, where it is and whether it may be gone on with, and others."""
 
 import dataclasses
 import json
+import tempfile
 from pathlib import Path
 
 from factorvae import checkpoint, runlog
@@ -66,3 +67,15 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
         (run_dir / "config.json").write_text(settings + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {run_dir}: {error.strerror or error}") from error
+
+
+def writable_folder(name: str) -> Path:
+    """The folder, made where it is missing; UserError where nothing can be written there."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output_dir {name} cannot be written: {error.strerror}") from error
+    return folder

@@ -94,6 +94,15 @@ def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
     return dict(zip(header, np.array(table).reshape(-1, len(header)).T, strict=True))
 
 
+def log_until(run_dir: Path, step: int) -> dict[str, np.ndarray] | None:
+    """The run's log up to the checkpoint's step; None where it has no rows."""
+    if not (run_dir / FILE_NAME).is_file():
+        return None
+    log = read_log(run_dir)
+    rows = log["step"] <= step
+    return {name: column[rows] for name, column in log.items()} if rows.any() else None
+
+
 class StepBar:
     """The progress of a run: a bar on a terminal, a line every few seconds anywhere else."""
 
