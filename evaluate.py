@@ -1,0 +1,29 @@
+"""Measure trained models: disentanglement scores, losses, total correlation.
+
+python evaluate.py --model_path runs/NAME/ckpt.pt
+python evaluate.py --model_path runs/STUDY --csv study.csv --markdown
+"""
+
+import sys
+from collections.abc import Sequence
+
+from factorvae.config import EvaluateConfig, parse
+from factorvae.errors import run_script
+from factorvae.evaluation import evaluate, find_checkpoints, load_models
+from factorvae.report import Outputs, markdown_table, text_table
+from factorvae.runtime import choose_device, use_threads
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(EvaluateConfig, __doc__, argv)
+    device = choose_device(config.device)
+    models = load_models(find_checkpoints(config.model_path), config)
+    outputs = Outputs(models, config)
+    for model in evaluate(models, config, device, use_threads(config.threads)):
+        outputs.write(model)
+    outputs.write_csv()
+    print(markdown_table(models) if config.markdown else text_table(models, config))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

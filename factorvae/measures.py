@@ -1,0 +1,253 @@
+"""What `evaluate.py` measures of a model: a function of a trial for each."""
+
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from factorvae import metrics
+from factorvae.config import EvaluateConfig
+from factorvae.datasets import Dataset
+from factorvae.metrics.factor_vae import PROTOCOLS
+from factorvae.metrics.interventions import Represent
+from factorvae.models import Discriminator
+from factorvae.objective import reparameterize, total_correlation
+from factorvae.representation import Representation
+
+MINIBATCH = 2048  # points of the minibatch estimates, whose cost grows with their square
+DECODED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model and the points on which it is measured once.
+
+    points, fit, held_out: images, int [N]; the metrics that fit a model do so on `fit` and score it
+    on `held_out`, which share none. represent: factors -> codes, where the data are a full grid.
+    """
+
+    config: EvaluateConfig
+    repeat: int
+    representation: Representation
+    discriminator: Discriminator | None
+    points: np.ndarray
+    fit: np.ndarray
+    held_out: np.ndarray
+    represent: Represent | None
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.representation.dataset
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Posterior means of the points: float32 [N, latent_dim]."""
+        return self.representation.codes(self.points)
+
+    @property
+    def factors(self) -> np.ndarray:
+        """Of the points: int [N, F]."""
+        return factors_of(self.dataset, self.points)
+
+    @property
+    def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """codes and factors to fit, codes and factors held out."""
+        codes, dataset = self.representation.codes, self.dataset
+        fit = codes(self.fit), factors_of(dataset, self.fit)
+        return *fit, codes(self.held_out), factors_of(dataset, self.held_out)
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """Independent for every purpose and repeat, whatever else is measured."""
+        return draw_from(self.config.seed, self.repeat, purpose)
+
+    def samples(self) -> Tensor:
+        """A code from each point's posterior: float32 [N, latent_dim], on the CPU."""
+        mu, logvar = map(torch.from_numpy, self.representation.posterior(self.points))
+        noise = self.generator("samples").standard_normal(mu.shape, dtype=np.float32)
+        return reparameterize(mu, logvar, torch.from_numpy(noise))
+
+
+def draw_from(seed: int, repeat: int, purpose: str) -> np.random.Generator:
+    """The generator for one purpose in one repeat."""
+    return np.random.default_rng([seed, repeat, zlib.crc32(purpose.encode())])
+
+
+def factors_of(dataset: Dataset, index: np.ndarray) -> np.ndarray:
+    """Factors int [B, F] of the images at index [B], where they are known."""
+    if dataset.factor_space is not None:
+        return dataset.factor_space.factors_of(index)
+    return dataset.factors[index]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores by name, the standard errors that are known, how they were made, and what explains
+    them."""
+
+    scores: dict[str, float]
+    how: str
+    errors: dict[str, float] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
+
+
+def _pick(result: dict, how: str, *names: str) -> Measured:
+    """The named scores of a metric's result; the rest but their errors explains them."""
+    errors = {name: result[f"{name}_se"] for name in names if f"{name}_se" in result}
+    used = {*names, *(f"{name}_se" for name in names), "variant"}
+    details = {key: value for key, value in result.items() if key not in used}
+    return Measured({name: float(result[name]) for name in names}, how, errors, details)
+
+
+def factor_vae_score(trial: Trial) -> Measured:
+    protocol = PROTOCOLS[trial.config.protocol]
+    result = metrics.factor_vae_score(
+        trial.represent,
+        trial.dataset.factor_sizes,
+        trial.generator("factor_vae_score"),
+        protocol=trial.config.protocol,
+    )
+    held_out = f"{protocol.num_eval:,} held out" if protocol.num_eval else "none held out"
+    how = (
+        f"protocol {trial.config.protocol}: {protocol.num_train:,} votes of {protocol.batch_size} "
+        f"images, {held_out}; {result['num_active']} of {len(result['active'])} latents vote"
+    )
+    return _pick(result, how, "factor_vae_score")
+
+
+def beta_vae_score(trial: Trial) -> Measured:
+    generator = trial.generator("beta_vae_score")
+    result = metrics.beta_vae_score(trial.represent, trial.dataset.factor_sizes, generator)
+    how = "10,000 votes of 64 pairs, 5,000 held out; raw differences"
+    return _pick(result, how, "beta_vae_score")
+
+
+def mig(trial: Trial) -> Measured:
+    codes, factors = trial.codes, trial.factors
+    binned = metrics.mig(codes, factors)
+    unbinned = metrics.mig(codes, factors, estimator="knn", seed=trial.config.seed)
+    measured = _pick(binned, f"{binned['estimator']}; {unbinned['estimator']}", "mig")
+    measured.scores["mig_knn"] = unbinned["mig"]
+    return measured
+
+
+def dci(trial: Trial) -> Measured:
+    result = metrics.dci(
+        *trial.split,
+        estimator=trial.config.dci_estimator,
+        seed=trial.config.seed + trial.repeat,
+        progress=sys.stderr.isatty(),
+    )
+    how = f"{trial.config.dci_estimator}: {result['variant']}"
+    return _pick(result, how, "disentanglement", "completeness", "informativeness")
+
+
+def sap(trial: Trial) -> Measured:
+    discrete = metrics.sap(*trial.split)
+    continuous = metrics.sap(*trial.split, variant="continuous")
+    how = "discrete: linear SVM, C .01, held-out accuracy; continuous: squared correlation"
+    measured = _pick(discrete, how, "sap")
+    measured.scores["sap_continuous"] = continuous["sap"]
+    return measured
+
+
+def modularity(trial: Trial) -> Measured:
+    result = metrics.modularity(trial.codes, trial.factors)
+    return _pick(result, "20 bins; mean over all latents", "modularity")
+
+
+def explicitness(trial: Trial) -> Measured:
+    result = metrics.explicitness(*trial.split)
+    return _pick(result, "logistic regression, held-out ROC area; chance is .5", "explicitness")
+
+
+def irs(trial: Trial) -> Measured:
+    return _pick(metrics.irs(trial.codes, trial.factors), "quantile .99", "irs")
+
+
+def infomec(trial: Trial) -> Measured:
+    result = metrics.infomec(trial.codes, trial.factors, seed=trial.config.seed)
+    how = f"10 neighbours; {result['active'].sum()} active latents"
+    return _pick(result, how, "infom", "infoe", "infoc")
+
+
+def losses(trial: Trial) -> Measured:
+    """In nats per image: summed over pixels or latents, z drawn once from each posterior."""
+    z = trial.samples()
+    parts = range(0, len(z), DECODED_AT_ONCE)
+    recon = [_recon_losses(trial, slice(start, start + DECODED_AT_ONCE), z) for start in parts]
+    recon = torch.cat(recon).double().cpu().numpy()  # [N]
+    mu, logvar = trial.representation.posterior(trial.points)
+    kl = kl_of_points(mu, logvar)
+    total = kl.sum(axis=1)
+    by_kl = metrics.active_latents(kl=kl)
+    by_std = metrics.active_latents(mu)
+    each = {"recon_loss": recon, "kl": total, "elbo": -recon - total}
+    return Measured(
+        {name: float(values.mean()) for name, values in each.items()}
+        | {"num_active": float(by_kl.sum()), "num_active_std": float(by_std.sum())},
+        "nats per image; active: KL above .01 nats, or means of standard deviation .05 or more",
+        {name: float(values.std(ddof=1) / np.sqrt(len(values))) for name, values in each.items()},
+        {"kl_per_latent": kl.mean(axis=0), "active_by_kl": by_kl, "active_by_std": by_std},
+    )
+
+
+def kl_of_points(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+    """KL(q(z_j given x) || N(0, 1)) in nats, of each latent of each point: [N, latent_dim]."""
+    mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)
+    return 0.5 * (mu**2 + np.exp(logvar) - logvar - 1)
+
+
+@torch.inference_mode()
+def _recon_losses(trial: Trial, part: slice, z: Tensor) -> Tensor:
+    """-log p(x given z) of each of the points in `part`, summed over its pixels: [B]."""
+    representation = trial.representation
+    x = trial.dataset.batch(trial.points[part], representation.device)
+    logits = representation.vae.decode(z[part].to(representation.device))
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(dim=1)
+
+
+def gaussian_total_correlation(trial: Trial) -> Measured:
+    of_means = metrics.gaussian_total_correlation(trial.codes)
+    of_samples = metrics.gaussian_total_correlation(trial.samples().numpy())
+    how = "closed form from the covariance of the posterior means; of one sample of each posterior"
+    measured = _pick(of_means, how, "gaussian_total_correlation")
+    measured.scores["gaussian_total_correlation_sampled"] = of_samples["gaussian_total_correlation"]
+    return measured
+
+
+@torch.inference_mode()
+def discriminator_total_correlation(trial: Trial) -> Measured:
+    logits = trial.discriminator(trial.samples().to(trial.representation.device))
+    return Measured(
+        {"discriminator_total_correlation": float(total_correlation(logits))},
+        "the checkpoint's own discriminator, Eq. 3, on samples; biased low",
+    )
+
+
+def minibatch_total_correlation(trial: Trial) -> Measured:
+    mu, logvar = trial.representation.posterior(trial.points[:MINIBATCH])
+    num_images = len(trial.dataset)
+    generator = trial.generator("minibatch_total_correlation")
+    result = metrics.minibatch_total_correlation(mu, logvar, num_images, generator)
+    shift = (mu.shape[1] - 1) * np.log(num_images)
+    how = f"Chen 2018 on {len(mu):,} points; the weighted one is shifted by {shift:.1f} nats"
+    return _pick(result, how, "total_correlation_weighted", "total_correlation_stratified")
+
+
+MEASURES: dict[str, Callable[[Trial], Measured]] = {
+    function.__name__: function
+    for function in (
+        # the long ones first, that threads may end together
+        *(dci, infomec, losses, minibatch_total_correlation, sap, explicitness),
+        *(beta_vae_score, factor_vae_score, discriminator_total_correlation),
+        *(mig, modularity, irs, gaussian_total_correlation),
+    )
+}
+NEEDS_SPLIT = ("dci", "sap", "explicitness")
+NEEDS_GRID = ("factor_vae_score", "beta_vae_score")
+NEEDS_FACTORS = ("mig", "dci", "sap", "modularity", "explicitness", "irs", "infomec")
