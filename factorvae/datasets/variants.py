@@ -77,20 +77,20 @@ def scrambled(numbers: Tensor) -> Tensor:
 
 
 def random_levels(seeds: Tensor, n: int) -> Tensor:
-    """uint8 [B, 3, n], uniform, from seeds int32 [B]."""
-    places = scrambled(torch.arange(n, dtype=torch.int32, device=seeds.device))
-    words = scrambled(seeds[:, None] ^ places)  # [B, n]
-    return torch.stack([(words >> shift).to(torch.uint8) for shift in (0, 8, 16)], dim=1)
+    """uint8 [B, n], uniform, from seeds int32 [B]."""
+    places = scrambled(torch.arange((n + 3) // 4, dtype=torch.int32, device=seeds.device))
+    words = scrambled(seeds[:, None] ^ places)  # [B, n / 4]
+    return words.view(torch.uint8)[:, :n]
 
 
 def paint_colour(bits: Tensor, seeds: Tensor) -> Tensor:
-    colour = 128 + (random_levels(seeds, 1) >> 1)  # 128..255
-    return bits * colour.unsqueeze(-1)
+    colour = 128 + (random_levels(seeds, 3) >> 1)  # 128..255
+    return bits * colour[:, :, None, None]
 
 
 def paint_noise(bits: Tensor, seeds: Tensor) -> Tensor:
-    noise = random_levels(seeds, SIZE * SIZE).view(-1, 3, SIZE, SIZE)
-    return noise.masked_fill_(bits.bool(), 255)
+    noise = random_levels(seeds, 3 * SIZE * SIZE).view(-1, 3, SIZE, SIZE)
+    return noise.bitwise_or_(bits * 255)
 
 
 def paint_on(picture: np.ndarray) -> Paint:
@@ -106,7 +106,7 @@ def paint_on(picture: np.ndarray) -> Paint:
         along = torch.arange(SIZE, device=bits.device)
         down, right = (draws[:, k, None] % free[k] + along for k in range(2))  # [B, 64] each
         patch = picture[:, down[:, :, None], right[:, None, :]].transpose(0, 1)  # [B, 3, 64, 64]
-        colour = random_levels(draws[:, 2], 1).unsqueeze(-1)
+        colour = random_levels(draws[:, 2], 3)[:, :, None, None]
         mixed = ((patch.short() + colour.short()) // 2).to(torch.uint8)
         return torch.where(bits.bool(), 255 - mixed, mixed)
 
