@@ -77,9 +77,9 @@ def _checkpoints_in(path: Path) -> list[Path]:
 class Model:
     """A checkpoint, what is known of it, and, as far as it is measured, its results.
 
-    setting: what runs that differ by their seed only have in common. scores and errors are by
-    name; hows and details by measure; missing says why a measure was left out. num_points and
-    num_held_out count the points of one repeat.
+    setting: what runs that differ by their seed only have in common. scores, hows (how they were
+    made) and errors are by the score's name; details by measure; missing says why a measure was
+    left out. num_points and num_held_out count the points of one repeat.
     """
 
     path: Path
@@ -269,7 +269,8 @@ def images_drawn(name: str, trial: Trial) -> np.ndarray:
 def _combine(model: Model, name: str, measured: Sequence[Measured]) -> None:
     """The mean over repeats and its standard error; of a single one the error that it knows."""
     first = measured[0]
-    model.hows[name], model.details[name] = first.how, first.details
+    model.details[name] = first.details
+    model.hows |= first.hows
     for score in first.scores:
         values = np.array([each.scores[score] for each in measured])
         model.scores[score] = float(values.mean())

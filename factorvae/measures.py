@@ -86,11 +86,10 @@ def factors_of(dataset: Dataset, index: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores by name, the standard errors that are known, how they were made, and what explains
-    them."""
+    """Scores by name, how they were made, their standard errors where known, what explains them."""
 
     scores: dict[str, float]
-    how: str
+    hows: dict[str, str]
     errors: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
 
@@ -100,7 +99,8 @@ def _pick(result: dict, how: str, *names: str) -> Measured:
     errors = {name: result[f"{name}_se"] for name in names if f"{name}_se" in result}
     used = {*names, *(f"{name}_se" for name in names), "variant"}
     details = {key: value for key, value in result.items() if key not in used}
-    return Measured({name: float(result[name]) for name in names}, how, errors, details)
+    scores = {name: float(result[name]) for name in names}
+    return Measured(scores, dict.fromkeys(names, how), errors, details)
 
 
 def factor_vae_score(trial: Trial) -> Measured:
@@ -130,8 +130,9 @@ def mig(trial: Trial) -> Measured:
     codes, factors = trial.codes, trial.factors
     binned = metrics.mig(codes, factors)
     unbinned = metrics.mig(codes, factors, estimator="knn", seed=trial.config.seed)
-    measured = _pick(binned, f"{binned['estimator']}; {unbinned['estimator']}", "mig")
+    measured = _pick(binned, binned["estimator"], "mig")
     measured.scores["mig_knn"] = unbinned["mig"]
+    measured.hows["mig_knn"] = unbinned["estimator"]
     return measured
 
 
@@ -149,9 +150,9 @@ def dci(trial: Trial) -> Measured:
 def sap(trial: Trial) -> Measured:
     discrete = metrics.sap(*trial.split)
     continuous = metrics.sap(*trial.split, variant="continuous")
-    how = "discrete: linear SVM, C .01, held-out accuracy; continuous: squared correlation"
-    measured = _pick(discrete, how, "sap")
+    measured = _pick(discrete, "discrete: linear SVM, C .01, held-out accuracy", "sap")
     measured.scores["sap_continuous"] = continuous["sap"]
+    measured.hows["sap_continuous"] = "continuous: squared correlation"
     return measured
 
 
@@ -190,7 +191,11 @@ def losses(trial: Trial) -> Measured:
     return Measured(
         {name: float(values.mean()) for name, values in each.items()}
         | {"num_active": float(by_kl.sum()), "num_active_std": float(by_std.sum())},
-        "nats per image; active: KL above .01 nats, or means of standard deviation .05 or more",
+        dict.fromkeys(each, "nats per image")
+        | {
+            "num_active": f"of {len(by_kl)}: a KL above .01 nats",
+            "num_active_std": f"of {len(by_std)}: means of a standard deviation of .05 or more",
+        },
         {name: float(values.std(ddof=1) / np.sqrt(len(values))) for name, values in each.items()},
         {"kl_per_latent": kl.mean(axis=0), "active_by_kl": by_kl, "active_by_std": by_std},
     )
@@ -214,19 +219,19 @@ def _recon_losses(trial: Trial, part: slice, z: Tensor) -> Tensor:
 def gaussian_total_correlation(trial: Trial) -> Measured:
     of_means = metrics.gaussian_total_correlation(trial.codes)
     of_samples = metrics.gaussian_total_correlation(trial.samples().numpy())
-    how = "closed form from the covariance of the posterior means; of one sample of each posterior"
-    measured = _pick(of_means, how, "gaussian_total_correlation")
-    measured.scores["gaussian_total_correlation_sampled"] = of_samples["gaussian_total_correlation"]
+    name = "gaussian_total_correlation"
+    measured = _pick(of_means, "closed form, from the covariance of the posterior means", name)
+    measured.scores[f"{name}_sampled"] = of_samples[name]
+    measured.hows[f"{name}_sampled"] = "the same, of a sample from each posterior"
     return measured
 
 
 @torch.inference_mode()
 def discriminator_total_correlation(trial: Trial) -> Measured:
+    name = "discriminator_total_correlation"
     logits = trial.discriminator(trial.samples().to(trial.representation.device))
-    return Measured(
-        {"discriminator_total_correlation": float(total_correlation(logits))},
-        "the checkpoint's own discriminator, Eq. 3, on samples; biased low",
-    )
+    how = "Eq. 3 by the checkpoint's own discriminator, of samples; biased low"
+    return Measured({name: float(total_correlation(logits))}, {name: how})
 
 
 def minibatch_total_correlation(trial: Trial) -> Measured:
@@ -234,9 +239,12 @@ def minibatch_total_correlation(trial: Trial) -> Measured:
     num_images = len(trial.dataset)
     generator = trial.generator("minibatch_total_correlation")
     result = metrics.minibatch_total_correlation(mu, logvar, num_images, generator)
+    how = f"Chen 2018, of {len(mu):,} samples"
+    weighted, stratified = "total_correlation_weighted", "total_correlation_stratified"
+    measured = _pick(result, f"{how}; biased low", weighted, stratified)
     shift = (mu.shape[1] - 1) * np.log(num_images)
-    how = f"Chen 2018 on {len(mu):,} points; the weighted one is shifted by {shift:.1f} nats"
-    return _pick(result, how, "total_correlation_weighted", "total_correlation_stratified")
+    measured.hows[weighted] = f"{how}; {shift:.1f} of it come from its weights"
+    return measured
 
 
 MEASURES: dict[str, Callable[[Trial], Measured]] = {

@@ -1,6 +1,7 @@
 """How results are told: a table for the terminal or for Markdown, metrics.json, a CSV file."""
 
 import csv
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -17,6 +18,7 @@ from factorvae.checkpoint import FILE_NAME
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation import Model, group_by_setting
+from factorvae.measures import NEEDS_SPLIT
 from factorvae.scores import SCORES, Score
 
 JSON_NAME = "metrics.json"
@@ -106,18 +108,17 @@ def as_dict(model: Model, config: EvaluateConfig) -> dict[str, object]:
             "factor_names": list(dataset.factor_names),
             "factor_sizes": list(dataset.factor_sizes),
         },
+        "settings": dataclasses.asdict(config),
         "points": {
             "num_points": model.num_points,
             "num_held_out": model.num_held_out,
-            "repeats": config.repeats,
-            "seed": config.seed,
         },
         "scores": {
             name: {
                 "value": value,
                 "standard_error": model.errors.get(name),
                 "measure": measures[name],
-                "how": model.hows[measures[name]],
+                "how": model.hows[name],
             }
             for name, value in model.scores.items()
         },
@@ -162,16 +163,16 @@ def _table_of_one(model: Model, config: EvaluateConfig) -> str:
         *_about_data(model, config),
     ]
     title = max(len(score.title) for score in SCORES)
-    indent = " " * (title + 25)
+    indent = " " * (title + 24)
     lines += ["", f"{'':{title}}  {'value':>9} {'+-':>8}    how"]
     told = None
     for score in _known([model]):
         error = model.errors.get(score.name)
         shown = "" if error is None else _number(error, score)
         line = f"{score.title:{title}}  {_number(model.scores[score.name], score):>9} {shown:>8}"
-        if score.measure != told:  # once for all scores of a measure
-            told = score.measure
-            how = textwrap.wrap(model.hows[told], WIDTH - len(indent))
+        if model.hows[score.name] != told:  # once for all scores that are made alike
+            told = model.hows[score.name]
+            how = textwrap.wrap(told, WIDTH - len(indent))
             line += "    " + f"\n{indent}".join(how)
         lines.append(line.rstrip())
     if "losses" in model.details:
@@ -194,7 +195,8 @@ def _table_of_many(models: Sequence[Model], config: EvaluateConfig) -> str:
             rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
     first = max(len(label) for label, cells in rows if cells is not None)
     width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-    lines = [*_about_data(models[0], config)]
+    about = [line for model in models for line in _about_data(model, config)]
+    lines = list(dict.fromkeys(about))
     for block in _blocks(_known(models), rows, width - first):
         columns = [
             max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
@@ -281,18 +283,17 @@ def _known(models: Sequence[Model]) -> list[Score]:
 
 
 def _hows(models: Sequence[Model], line: str) -> list[str]:
-    """How each measure was made, for all its scores at once."""
-    told = {}
+    """How each score was made, once for all scores that are made alike."""
+    told: dict[str, list[str]] = {}
     for score in _known(models):
-        how = next(model.hows[score.measure] for model in models if score.name in model.scores)
-        headings, _ = told.setdefault(score.measure, ([], how))
-        headings.append(score.heading)
-    return [line.format(heading=", ".join(h), how=how) for h, how in told.values()]
+        how = next(model.hows[score.name] for model in models if score.name in model.scores)
+        told.setdefault(how, []).append(score.heading)
+    return [line.format(heading=", ".join(headings), how=how) for how, headings in told.items()]
 
 
 def _about_data(model: Model, config: EvaluateConfig) -> list[str]:
     dataset, held_out = model.dataset, ""
-    if any(name in model.hows for name in ("dci", "sap", "explicitness")):
+    if any(name in model.details for name in NEEDS_SPLIT):
         held_out = f" and {model.num_held_out:,} held out"
     lines = [
         f"{dataset.name}, {dataset.source}: {len(dataset):,} images, "
