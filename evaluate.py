@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for model in evaluate(models, config, device, use_threads(config.threads)):
         outputs.write(model)
     outputs.write_csv()
-    print(markdown_table(models) if config.markdown else text_table(models, config))
+    print((markdown_table if config.markdown else text_table)(models, config))
 
 
 if __name__ == "__main__":

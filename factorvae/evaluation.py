@@ -131,7 +131,7 @@ def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
         f.name: checkpoint["config"].get(f.name, f.default)
         for f in fields(TrainConfig)
         if f.metadata["resume"] == "same"
-        and f.metadata["group"] != "run"
+        and (f.metadata["group"] != "run" or f.name == "precision")
         and f.name not in ("dataset", "seed")
     }
     data = f"{dataset.name}, {dataset.source}"

@@ -114,7 +114,8 @@ def factor_vae_score(trial: Trial) -> Measured:
     held_out = f"{protocol.num_eval:,} held out" if protocol.num_eval else "none held out"
     how = (
         f"protocol {trial.config.protocol}: {protocol.num_train:,} votes of {protocol.batch_size} "
-        f"images, {held_out}; {result['num_active']} of {len(result['active'])} latents vote"
+        f"images, {held_out}; {result['num_active']} of {len(result['active'])} latents vote, "
+        "those of a standard deviation of .05 or more"
     )
     return _pick(result, how, "factor_vae_score")
 

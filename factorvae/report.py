@@ -195,8 +195,7 @@ def _table_of_many(models: Sequence[Model], config: EvaluateConfig) -> str:
             rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
     first = max(len(label) for label, cells in rows if cells is not None)
     width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-    about = [line for model in models for line in _about_data(model, config)]
-    lines = list(dict.fromkeys(about))
+    lines = _about_all_data(models, config)
     for block in _blocks(_known(models), rows, width - first):
         columns = [
             max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
@@ -210,7 +209,7 @@ def _table_of_many(models: Sequence[Model], config: EvaluateConfig) -> str:
                 continue
             line = zip(block, columns, strict=True)
             lines.append(f"{label:{first}}" + "".join(f"  {cells(s):>{w}}" for s, w in line))
-    lines += ["", *_hows(models, "{heading}: {how}")]
+    lines += ["", *_hows(models, _known(models), "{heading}: {how}")]
     lines += _left_out(models, config)
     return "\n".join(lines)
 
@@ -229,13 +228,20 @@ def _blocks(scores: Sequence[Score], rows: Sequence[tuple], width: int) -> list[
     return blocks
 
 
-def markdown_table(models: Sequence[Model]) -> str:
-    """A row per setting; the mean over its models and their standard deviation."""
+def markdown_table(models: Sequence[Model], config: EvaluateConfig) -> str:
+    """A row per setting: the mean over its models, and their standard deviation.
+
+    Of the scores the headline ones, or all of the metrics that were asked for; the others are in
+    the files.
+    """
     groups = group_by_setting(models)
     settings = [*SHOWN_SETTINGS, *_other_differences(models)]
-    scores = _known(models)
+    if len({model.setting["data"] for model in models}) == 1:
+        settings.remove("data")  # told below
+    scores = [score for score in _known(models) if score.headline or config.metrics]
+    headings = [*settings, "n", *(_heading_with_variant(score, config) for score in scores)]
     lines = [
-        "| " + " | ".join([*settings, "models", *(score.heading for score in scores)]) + " |",
+        "| " + " | ".join(headings) + " |",
         "|" + " --- |" * len(settings) + " ---: |" * (1 + len(scores)),
     ]
     for group in groups:
@@ -243,11 +249,17 @@ def markdown_table(models: Sequence[Model]) -> str:
         shown = [_setting_value(group[0].setting[key]) for key in settings]
         row = [*shown, str(len(group)), *(cells(score) for score in scores)]
         lines.append("| " + " | ".join(row) + " |")
-    lines.append("")
+    spread = ""
     if any(len(group) > 1 for group in groups):
-        lines.append("Mean ± standard deviation over models that differ in their seed.")
-    lines += ["", *_hows(models, "- {heading}: {how}")]
+        spread = "; mean ± standard deviation over them"
+    lines += ["", f"n: models of a setting, which differ in their seed{spread}."]
+    lines += ["", *(f"- {line}" for line in _about_all_data(models, config))]
+    lines += _hows(models, scores, "- {heading}: {how}")
     return "\n".join(lines)
+
+
+def _heading_with_variant(score: Score, config: EvaluateConfig) -> str:
+    return f"{score.heading}, {config.dci_estimator}" if score.measure == "dci" else score.heading
 
 
 def _cells_of(model: Model) -> Callable[[Score], str]:
@@ -282,10 +294,10 @@ def _known(models: Sequence[Model]) -> list[Score]:
     return [score for score in SCORES if any(score.name in model.scores for model in models)]
 
 
-def _hows(models: Sequence[Model], line: str) -> list[str]:
+def _hows(models: Sequence[Model], scores: Sequence[Score], line: str) -> list[str]:
     """How each score was made, once for all scores that are made alike."""
     told: dict[str, list[str]] = {}
-    for score in _known(models):
+    for score in scores:
         how = next(model.hows[score.name] for model in models if score.name in model.scores)
         told.setdefault(how, []).append(score.heading)
     return [line.format(heading=", ".join(headings), how=how) for how, headings in told.items()]
@@ -304,6 +316,11 @@ def _about_data(model: Model, config: EvaluateConfig) -> list[str]:
     if (dataset.name, dataset.source) != (trained_on["name"], trained_on["source"]):
         lines.append(f"trained on other images: {trained_on['name']}, {trained_on['source']}")
     return lines
+
+
+def _about_all_data(models: Sequence[Model], config: EvaluateConfig) -> list[str]:
+    """The same of several models, without what repeats itself."""
+    return list(dict.fromkeys(line for model in models for line in _about_data(model, config)))
 
 
 def _left_out(models: Sequence[Model], config: EvaluateConfig) -> list[str]:
