@@ -41,6 +41,7 @@ from factorvae.scores import MEASURE_NAMES, check_names
 from factorvae.workers import in_threads
 
 GLOB_SIGNS = set("*?[")
+FEWEST_POINTS = 4  # two to fit and two held out
 
 
 def find_checkpoints(names: Sequence[str] | None) -> list[Path]:
@@ -104,6 +105,11 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Model]:
     that was asked for and cannot be had.
     """
     check_names(config.metrics)
+    asked = config.num_batches * config.batch_size
+    if asked < FEWEST_POINTS:
+        raise UserError(
+            f"--num_batches times --batch_size must be at least {FEWEST_POINTS} points, not {asked}"
+        )
     datasets: dict[str, Dataset] = {}
     models = []
     for path in paths:
@@ -116,6 +122,10 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Model]:
         if key not in datasets:
             datasets[key] = restore_dataset(checkpoint, config.dataset, config.data_dir)
         dataset = datasets[key]
+        if len(dataset) < FEWEST_POINTS:
+            raise UserError(
+                f"{dataset.name} has {len(dataset)} images; {FEWEST_POINTS} are the fewest"
+            )
         models.append(Model(path, checkpoint, dataset, _setting(checkpoint, dataset)))
     for model in models:
         model.missing = _missing(model, models)

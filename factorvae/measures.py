@@ -114,8 +114,7 @@ def factor_vae_score(trial: Trial) -> Measured:
     held_out = f"{protocol.num_eval:,} held out" if protocol.num_eval else "none held out"
     how = (
         f"protocol {trial.config.protocol}: {protocol.num_train:,} votes of {protocol.batch_size} "
-        f"images, {held_out}; {result['num_active']} of {len(result['active'])} latents vote, "
-        "those of a standard deviation of .05 or more"
+        f"images, {held_out}; latents of a standard deviation below .05 cast none"
     )
     return _pick(result, how, "factor_vae_score")
 
@@ -173,7 +172,7 @@ def irs(trial: Trial) -> Measured:
 
 def infomec(trial: Trial) -> Measured:
     result = metrics.infomec(trial.codes, trial.factors, seed=trial.config.seed)
-    how = f"10 neighbours; {result['active'].sum()} active latents"
+    how = "10 neighbors; over latents of a twentieth of the widest one's range or more"
     return _pick(result, how, "infom", "infoe", "infoc")
 
 
@@ -194,8 +193,8 @@ def losses(trial: Trial) -> Measured:
         | {"num_active": float(by_kl.sum()), "num_active_std": float(by_std.sum())},
         dict.fromkeys(each, "nats per image")
         | {
-            "num_active": f"of {len(by_kl)}: a KL above .01 nats",
-            "num_active_std": f"of {len(by_std)}: means of a standard deviation of .05 or more",
+            "num_active": "those of a KL above .01 nats",
+            "num_active_std": "those whose means have a standard deviation of .05 or more",
         },
         {name: float(values.std(ddof=1) / np.sqrt(len(values))) for name, values in each.items()},
         {"kl_per_latent": kl.mean(axis=0), "active_by_kl": by_kl, "active_by_std": by_std},

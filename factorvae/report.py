@@ -298,8 +298,8 @@ def _hows(models: Sequence[Model], scores: Sequence[Score], line: str) -> list[s
     """How each score was made, once for all scores that are made alike."""
     told: dict[str, list[str]] = {}
     for score in scores:
-        how = next(model.hows[score.name] for model in models if score.name in model.scores)
-        told.setdefault(how, []).append(score.heading)
+        for how in dict.fromkeys(m.hows[score.name] for m in models if score.name in m.scores):
+            told.setdefault(how, []).append(score.heading)
     return [line.format(heading=", ".join(headings), how=how) for how, headings in told.items()]
 
 
