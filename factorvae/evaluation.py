@@ -102,7 +102,7 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Model]:
     """All checkpoints with their datasets, checked before the first is measured.
 
     Raises UserError for a foreign checkpoint, a dataset that does not fit its model, and a metric
-    that was asked for and cannot be had.
+    that was asked for and cannot be had of any.
     """
     check_names(config.metrics)
     asked = config.num_batches * config.batch_size
@@ -129,9 +129,9 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Model]:
         models.append(Model(path, checkpoint, dataset, _setting(checkpoint, dataset)))
     for model in models:
         model.missing = _missing(model, models)
-        for name in config.metrics or ():
-            if name in model.missing:
-                raise UserError(f"{name} of {model.path}: {model.missing[name]}")
+    for name in config.metrics or ():
+        if all(name in model.missing for model in models):
+            raise UserError(f"{name} of {models[0].path}: {models[0].missing[name]}")
     return models
 
 

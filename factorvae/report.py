@@ -19,7 +19,7 @@ from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation import Model, group_by_setting
 from factorvae.measures import NEEDS_SPLIT
-from factorvae.scores import SCORES, Score
+from factorvae.scores import MEASURE_NAMES, SCORES, Score
 
 JSON_NAME = "metrics.json"
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -324,14 +324,14 @@ def _about_all_data(models: Sequence[Model], config: EvaluateConfig) -> list[str
 
 
 def _left_out(models: Sequence[Model], config: EvaluateConfig) -> list[str]:
-    """Why measures are not there, unless they were not asked for; UDR goes without saying."""
+    """Why measures that were asked for are not there; UDR must be asked for by its name."""
     reasons: dict[str, list[str]] = {}
-    if config.metrics is None:
-        for model in models:
-            for name, why in model.missing.items():
-                names = reasons.setdefault(why, [])
-                if name != "udr" and name not in names:
-                    names.append(name)
+    wanted = config.metrics or [name for name in MEASURE_NAMES if name != "udr"]
+    for model in models:
+        for name, why in model.missing.items():
+            names = reasons.setdefault(why, [])
+            if name in wanted and name not in names:
+                names.append(name)
     lines = [f"left out: {', '.join(names)}: {why}" for why, names in reasons.items() if names]
     return ["", *lines] if lines else []
 

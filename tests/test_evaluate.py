@@ -258,7 +258,7 @@ def study(tmp_path):
 
 def test_many_checkpoints(study, capsys):
     argv = ("--model_path", study, "--csv", "all.csv", "--metrics", "losses", "mig", "udr")
-    assert run(*argv[:-1]) == 0
+    assert run(*argv) == 0
     out, _ = capsys.readouterr()
     with open("all.csv") as file:
         rows = list(csv.DictReader(file))
@@ -267,15 +267,11 @@ def test_many_checkpoints(study, capsys):
     values = [float(row["recon_loss"]) for row in rows[:3]]
     expected = f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}"
     assert expected in out and "mean of 3 +- deviation" in out
-    assert out.count("+- deviation") == len(_blocks_of(out))  # the other setting has one run
+    assert "left out: udr: it compares several checkpoints" in out  # of the setting of one run
     for run_dir, row in zip(("a0", "a1", "a2", "b"), rows, strict=True):
         value = read_json(study / run_dir / "metrics.json")["scores"]["mig"]["value"]
         assert float(row["mig"]) == value
         assert f"  {run_dir} " in out
-
-
-def _blocks_of(out):
-    return re.findall(r"^dsprites, rendered; beta 1; gamma 6.4; 2,000 steps$", out, re.M)
 
 
 def test_udr_of_one_setting(study, capsys):
