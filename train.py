@@ -44,7 +44,7 @@ def main() -> int:
         signal = fit(trainer, log, run_dir, until)
         done = trainer.steps_done
         rate = (done - first) / (time.monotonic() - start)
-        if signal:
+        if signal and done < until:
             log.say(f"stopped at step {done:,}; the same command goes on from there")
             return 128 + signal
         log.say(f"finished {done:,} steps at {rate:.1f} steps/s")

@@ -228,6 +228,8 @@ def main() -> None:
         ratio = took[name] / (total / rate)
         print(f"  {name:10}{spread(ratio, '.2f')}   at {np.median(rate) / 1e9:.0f} GFLOP/s")
     print("GFLOP: " + ", ".join(f"{part} {value / 1e9:.2f}" for part, value in flops.items()))
+    saved = flops["discriminator"] / 4
+    print(f"the one-pass critic leaves out {saved / 1e9:.2f} of these, two of its eight passes")
     print(f"train.py: {start_up:.1f} s to the end of its first step, peak memory {memory:.0f} MiB")
     for precision in ("fp32", "bf16"):
         parts = parts_of_a_step(TrainConfig(data_dir=args.data_dir, precision=precision), 60)

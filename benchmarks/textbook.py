@@ -6,13 +6,13 @@ line. The tests hold the project's step against it.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Adam
 
 from factorvae.objective import (
     discriminator_loss,
     kl_divergence,
     permute_dims,
-    recon_loss,
     reparameterize,
     total_correlation,
 )
@@ -68,13 +68,14 @@ class TextbookTrainer:
         beta: float = 1.0,
         gamma: float = 6.4,
         lr: float = 1e-4,
+        lr_disc: float = 1e-4,
         device: str = "cpu",
     ) -> None:
         self.beta, self.gamma = beta, gamma
         self.vae = TextbookVAE(channels, latent_dim, hidden_dim).to(device)
         self.discriminator = textbook_discriminator(latent_dim, disc_depth, disc_width).to(device)
         self.vae_optimizer = Adam(self.vae.parameters(), lr, (0.9, 0.999))
-        self.disc_optimizer = Adam(self.discriminator.parameters(), lr, (0.5, 0.9))
+        self.disc_optimizer = Adam(self.discriminator.parameters(), lr_disc, (0.5, 0.9))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] -> mu, logvar, [B, latent_dim] each."""
@@ -86,7 +87,8 @@ class TextbookTrainer:
         mu, logvar = self.encode(x1)
         noise = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = reparameterize(mu, logvar, noise)
-        recon = recon_loss(self.vae.decoder(z), x1)
+        logits = self.vae.decoder(z)
+        recon = F.binary_cross_entropy_with_logits(logits, x1, reduction="sum") / len(x1)
         kl = kl_divergence(mu, logvar)
         tc = total_correlation(self.discriminator(z))
         self.vae_optimizer.zero_grad()

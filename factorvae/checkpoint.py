@@ -1,9 +1,8 @@
 """Checkpoints: one file that describes itself and loads with `torch.load(weights_only=True)`.
 
 It is a dict of plain values and tensors: `format`, `version`, `config` (the fields of TrainConfig),
-`dataset` (name, source, options, image_shape, factor_names, factor_sizes), `step`, `finished`,
-`vae`, `discriminator` (None where gamma is 0), the optimisers' states, and what resuming needs
-besides.
+`dataset` (what `describe_dataset` gives), `step`, `finished`, `vae`, `discriminator` (None where
+gamma is 0), the optimisers' states, and what resuming needs besides.
 """
 
 import os
@@ -19,16 +18,35 @@ from factorvae.models import VAE, Discriminator
 FORMAT = "factorvae"
 VERSION = 1
 FILE_NAME = "ckpt.pt"
+KEYS = ("config", "dataset", "step", "finished", "vae", "discriminator")
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, object]) -> None:
     """Write to a temporary name, flush to the disk, rename: at any moment one whole file stands."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, **checkpoint}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    checkpoint = _on_cpu({"format": FORMAT, "version": VERSION, **checkpoint})
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        raise UserError(f"cannot write {path}: {reason}; what it held is as it was") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _on_cpu(value: object) -> object:
+    """`value` with every tensor in it on the CPU, so that any machine can read the file."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(one) for one in value)
+    return value
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -48,10 +66,12 @@ def load_checkpoint(path: str | Path) -> dict:
         raise UserError(f"{path} is damaged: {damaged} does not match its checksum")
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UserError(f"{path} is no checkpoint of this project")
-    if checkpoint["version"] != VERSION:
-        raise UserError(
-            f"{path} is of checkpoint version {checkpoint['version']}; this code reads {VERSION}"
-        )
+    if checkpoint.get("version") != VERSION:
+        version = checkpoint.get("version")
+        raise UserError(f"{path} is of checkpoint version {version}; this code reads {VERSION}")
+    missing = [key for key in KEYS if key not in checkpoint]
+    if missing:
+        raise UserError(f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}")
     return checkpoint
 
 
@@ -94,6 +114,19 @@ def restore_discriminator(
     discriminator = Discriminator(*sizes)
     discriminator.load_state_dict(checkpoint["discriminator"])
     return discriminator.to(device).eval()
+
+
+def describe_dataset(dataset: Dataset, options: dict[str, object]) -> dict[str, object]:
+    """What a checkpoint keeps of its data, as plain values."""
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "options": options,
+        "num_images": len(dataset),
+        "image_shape": list(dataset.image_shape),
+        "factor_names": list(dataset.factor_names),
+        "factor_sizes": list(dataset.factor_sizes),
+    }
 
 
 def restore_dataset(

@@ -22,27 +22,38 @@ def option(
     *,
     minimum: float | None = None,
     above: float | None = None,
+    maximum: float | None = None,
     choices: tuple[str | int, ...] | None = None,
     resume: str = "same",
-    flag: str | None = None,
 ) -> typing.Any:
     """A config field that is a command-line flag too.
 
     Args:
         minimum, above: the least value allowed, or the bound that a value must exceed.
+        maximum: the greatest value allowed.
         resume: 'same' where a run can only go on under the value it began with, 'free' otherwise.
-        flag: where the flag's name is not the field's.
     """
     metadata = dict(
         group=group,
         help=help,
         minimum=minimum,
         above=above,
+        maximum=maximum,
         choices=choices,
         resume=resume,
-        flag=flag,
     )
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def threads_option() -> typing.Any:
+    """--threads, the same in every script."""
+    words = "CPU threads; 0: as many as there are idle cores"
+    return option(0, "run", words, minimum=0, maximum=1024, resume="free")
+
+
+def seed_option(group: str, help: str) -> typing.Any:
+    """--seed, of the same range in every script."""
+    return option(0, group, help, minimum=0, maximum=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -94,15 +105,13 @@ class TrainConfig(Config):
     )
     lr: float = option(1e-4, "optimisation", "learning rate of the VAE", above=0)
     lr_disc: float = option(1e-4, "optimisation", "learning rate of the discriminator", above=0)
-    seed: int = option(0, "optimisation", "of the weights, the batches and the noise", minimum=0)
+    seed: int = seed_option("optimisation", "of the weights, the batches and the noise")
 
     device: str = option("auto", "run", "auto, cpu, cuda or cuda:N", resume="free")
     precision: str = option(
         "fp32", "run", "in which convolutions and products compute", choices=("fp32", "bf16")
     )
-    threads: int = option(
-        0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0, resume="free"
-    )
+    threads: int = threads_option()
     output_dir: str | None = option(
         None, "run", "the run's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>", resume="free"
     )
@@ -110,7 +119,9 @@ class TrainConfig(Config):
         5000, "run", "steps between checkpoints", minimum=1, resume="free"
     )
     log_every: int = option(100, "run", "steps that a row of the log averages over", minimum=1)
-    overwrite: bool = option(False, "run", "discard what the run's folder holds", resume="free")
+    overwrite: bool = option(
+        False, "run", "begin anew: remove the checkpoint and log of an earlier run", resume="free"
+    )
 
     def dataset_options(self) -> dict[str, object]:
         """What `load_dataset` takes besides the name and the folder."""
@@ -146,7 +157,7 @@ class EvaluateConfig(Config):
     repeats: int = option(
         1, "metrics", "samples, whose spread gives every score a standard error", minimum=1
     )
-    seed: int = option(0, "metrics", "of the points, votes and trees", minimum=0)
+    seed: int = seed_option("metrics", "of the points, votes and trees")
 
     output: str | None = option(
         None, "output", "file for one model's results (default: metrics.json beside it)"
@@ -155,7 +166,7 @@ class EvaluateConfig(Config):
     markdown: bool = option(False, "output", "print a Markdown table, a row per setting")
 
     device: str = option("auto", "run", "auto, cpu, cuda or cuda:N")
-    threads: int = option(0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0)
+    threads: int = threads_option()
 
 
 @dataclass(frozen=True)
@@ -176,10 +187,10 @@ class VisualizeConfig(Config):
     image_index: tuple[int, ...] | None = option(
         None, "pictures", "these images, in place of --num_images", minimum=0
     )
-    seed: int = option(0, "pictures", "of the images and samples that are drawn", minimum=0)
+    seed: int = seed_option("pictures", "of the images and samples that are drawn")
 
     device: str = option("auto", "run", "auto, cpu, cuda or cuda:N")
-    threads: int = option(0, "run", "CPU threads; 0: as many as there are idle cores", minimum=0)
+    threads: int = threads_option()
 
 
 RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
@@ -235,7 +246,7 @@ def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> 
 
 def flag_of(field: dataclasses.Field) -> str:
     """--batch_size for batch_size."""
-    return field.metadata["flag"] or f"--{field.name}"
+    return f"--{field.name}"
 
 
 def _argument(field: dataclasses.Field) -> dict[str, object]:
@@ -262,6 +273,7 @@ def _argument(field: dataclasses.Field) -> dict[str, object]:
 
 def _check(flag: str, value: object, metadata: typing.Mapping[str, typing.Any]) -> None:
     choices, minimum, above = metadata["choices"], metadata["minimum"], metadata["above"]
+    maximum = metadata["maximum"]
     for one in value if isinstance(value, tuple | list) else (value,):
         if one is None:
             continue
@@ -269,9 +281,11 @@ def _check(flag: str, value: object, metadata: typing.Mapping[str, typing.Any]) 
             raise UserError(f"{flag} must be one of {', '.join(map(str, choices))}, not {one}")
         if minimum is None and above is None:
             continue
-        if not math.isfinite(one):
+        if isinstance(one, float) and not math.isfinite(one):
             raise UserError(f"{flag} must be a finite number, not {one}")
         if minimum is not None and one < minimum:
             raise UserError(f"{flag} must be at least {minimum}, not {one}")
         if above is not None and one <= above:
             raise UserError(f"{flag} must be greater than {above}, not {one}")
+        if maximum is not None and one > maximum:
+            raise UserError(f"{flag} must be at most {maximum}, not {one}")

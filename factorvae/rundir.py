@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     Raises:
         UserError: the run there has other settings, or its checkpoint is damaged.
     """
-    if config.overwrite or not (run_dir / checkpoint.FILE_NAME).exists():
+    if config.overwrite or not os.path.exists(run_dir / checkpoint.FILE_NAME):
         return None
     earlier = checkpoint.load_checkpoint(run_dir)
     differences = []
@@ -41,11 +42,15 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
 
 def check_same_data(run_dir: Path, earlier: dict, dataset: Dataset) -> None:
     """Raise UserError where the earlier run saw other data under the same name."""
-    there, here = earlier["dataset"]["source"], dataset.source
-    if there != here:
+    now = checkpoint.describe_dataset(dataset, earlier["dataset"].get("options", {}))
+    differences = [
+        f"{key} is {there} there and {now[key]} here"
+        for key, there in earlier["dataset"].items()
+        if there != now[key]
+    ]
+    if differences:
         raise UserError(
-            f"{run_dir} holds a run on {dataset.name} from another source: "
-            f"{there} there, {here} here. {_WAYS_OUT}"
+            f"{run_dir} holds a run on other data: {'; '.join(differences)}. {_WAYS_OUT}"
         )
 
 
@@ -61,8 +66,10 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if config.overwrite:
-            for name in (checkpoint.FILE_NAME, runlog.FILE_NAME, runlog.TEXT_NAME):
+            for name in (checkpoint.FILE_NAME, runlog.FILE_NAME, runlog.TEXT_NAME, "metrics.json"):
                 (run_dir / name).unlink(missing_ok=True)
+        for left_by_killed in run_dir.glob(f".{checkpoint.FILE_NAME}.*.tmp"):
+            left_by_killed.unlink(missing_ok=True)
         settings = json.dumps(dataclasses.asdict(config), indent=2)
         (run_dir / "config.json").write_text(settings + "\n")
     except OSError as error:

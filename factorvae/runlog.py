@@ -17,12 +17,16 @@ With gamma 0 there is no discriminator, and its three columns are empty.
 
 import csv
 import os
+import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from factorvae.errors import UserError
 
 FILE_NAME = "stats.csv"
 TEXT_NAME = "log.txt"
@@ -52,13 +56,14 @@ class RunLog:
         self.header = header
         self.text_path = run_dir / TEXT_NAME
         path = run_dir / FILE_NAME
-        rows = []
-        if path.exists():
-            with open(path, newline="") as file:
-                for row in csv.DictReader(file):
-                    step = int(row["step"] or 0)
-                    if step <= steps_done and step % log_every == 0:
-                        rows.append(row)
+        rows = list(_whole_rows(path)) if path.exists() else []
+        rows = [
+            row
+            for row in rows
+            if row.keys() == set(header)
+            and int(row["step"]) <= steps_done
+            and int(row["step"]) % log_every == 0
+        ]
         temporary = path.with_name(f".{FILE_NAME}.tmp")
         with open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, header)
@@ -73,25 +78,48 @@ class RunLog:
         self.writer.writerow({name: repr(value) for name, value in figures.items()})
         self.file.flush()
 
+    def to_disk(self) -> None:
+        """Have the rows so far survive a power cut."""
+        os.fsync(self.file.fileno())
+
     def say(self, text: str) -> None:
         """Print a line, and append it to log.txt with the time."""
         print(text, flush=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Append a line to log.txt, with the time."""
         with open(self.text_path, "a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, UserError):
+            self.note(f"error: {error}")
         self.file.close()
+
+
+def _whole_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a log, without those that a power cut tore."""
+    with open(path, newline="", errors="replace") as file:
+        reader = csv.reader(line.replace("\0", "") for line in file)
+        header = next(reader, [])
+        for cells in reader:
+            if len(cells) == len(header) and all(map(_is_figure, cells)) and cells[0].isdecimal():
+                yield dict(zip(header, cells, strict=True))
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or re.fullmatch(r"[-+]?(\d+\.?\d*(e[-+]?\d+)?|nan|inf)", cell) is not None
 
 
 def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
     """The columns of a run's stats.csv, [num_rows] float64 each; what is empty is nan."""
-    with open(Path(run_dir) / FILE_NAME, newline="") as file:
-        header, *rows = csv.reader(file)
-    table = [[float(cell) if cell else np.nan for cell in row] for row in rows]
-    return dict(zip(header, np.array(table).reshape(-1, len(header)).T, strict=True))
+    rows = list(_whole_rows(Path(run_dir) / FILE_NAME))
+    names = rows[0] if rows else ["step"]
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
 
 
 def log_until(run_dir: Path, step: int) -> dict[str, np.ndarray] | None:

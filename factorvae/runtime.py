@@ -1,5 +1,6 @@
 """What a program has to work with: its device and its CPU threads."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -17,8 +18,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdecimal()):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name}")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise UserError(
@@ -45,20 +46,33 @@ def idle_cores(seconds: float = 0.2) -> int:
     stat = Path("/proc/stat")
     if not stat.exists():
         return os.cpu_count() or 1
-    before = _idle_ticks(stat)
-    start = time.monotonic()
+    before = _ticks(stat)
     time.sleep(seconds)
-    after = _idle_ticks(stat)
-    ticks = (time.monotonic() - start) * os.sysconf("SC_CLK_TCK")
-    usable = os.sched_getaffinity(0) & before.keys() & after.keys()
-    return round(sum(min(1.0, (after[core] - before[core]) / ticks) for core in usable))
+    after = _ticks(stat)
+    idle = 0.0
+    for core in os.sched_getaffinity(0) & before.keys() & after.keys():
+        idle_ticks, all_ticks = (b - a for a, b in zip(before[core], after[core], strict=True))
+        idle += idle_ticks / all_ticks if all_ticks else 1.0  # some containers count no ticks
+    return round(min(idle, cpu_quota()))
 
 
-def _idle_ticks(stat: Path) -> dict[int, int]:
-    """Idle clock ticks of each core since the machine started, waiting for disks included."""
+def cpu_quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
+    """CPUs that a container may use at a time (cgroup v2); inf where no limit is set."""
+    if not limit.exists():
+        return math.inf
+    quota, period = limit.read_text().split()
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _ticks(stat: Path) -> dict[int, tuple[int, int]]:
+    """Of each core since the machine started, its idle clock ticks and all of them.
+
+    Waiting for disks is idle.
+    """
     ticks = {}
     for line in stat.read_text().splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name[3:].isdecimal():
-            ticks[int(name[3:])] = int(fields[3]) + int(fields[4])
+            counts = [int(count) for count in fields[:8]]
+            ticks[int(name[3:])] = counts[3] + counts[4], sum(counts)
     return ticks

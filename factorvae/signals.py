@@ -14,7 +14,9 @@ class StopSignals:
         self._earlier: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._earlier = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and shells have it
+                self._earlier[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:

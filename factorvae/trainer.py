@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from factorvae.checkpoint import FILE_NAME, save_checkpoint
+from factorvae.checkpoint import FILE_NAME, describe_dataset, save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.critic import Critic
 from factorvae.datasets import Dataset
@@ -58,7 +58,8 @@ class Trainer:
                 self.discriminator.parameters(), config.lr_disc, (0.5, 0.9), fused=True
             )
 
-        self.generator = torch.Generator(device)  # reseeded by (seed, step) in every step
+        # reseeded by (seed, step) in every step: its state in a checkpoint is for the record
+        self.generator = torch.Generator(device)
         self.figures = ["recon", "kl", *(DISCRIMINATOR_COLUMNS if self.critic else ())]
         self.figures += [f"kl_{j}" for j in range(config.latent_dim)]
         # since the last row of the log: the steps, the sum of each figure, its steps while finite
@@ -104,14 +105,14 @@ class Trainer:
     def advance(self) -> None:
         """Draw the next step's batches by (seed, step), make the step, and add up its figures."""
         config = self.config
-        self.generator.manual_seed(derive_seed(config.seed, self.steps_done + 1))
+        seed = derive_seed(config.seed, self.steps_done + 1)
+        generator = self.generator.manual_seed(seed)
+        where = self.dataset.index_device(self.device)
+        if where != self.device:  # an index on the device would have the host wait for it
+            generator = torch.Generator(where).manual_seed(seed)
         batches = 2 if self.critic else 1
-        index = torch.randint(
-            len(self.dataset),
-            (batches * config.batch_size,),
-            generator=self.generator,
-            device=self.device,
-        )
+        size = (batches * config.batch_size,)
+        index = torch.randint(len(self.dataset), size, generator=generator, device=where)
         images = self.dataset.batch(index, self.device)
         figures = self.step(*images.split(config.batch_size), *([None] * (2 - batches)))
         self.sums += figures
@@ -126,10 +127,15 @@ class Trainer:
         if first < self.steps_in_row:
             step = self.steps_done - self.steps_in_row + first + 1
             term = self.figures[finite_steps.index(first)]
-            raise UserError(
-                f"{term} is not finite at step {step}; the last checkpoint stays as it was. "
-                "Try a smaller --lr or --gamma, or --precision fp32, with --overwrite"
-            )
+            raise UserError(f"{term} is not finite at step {step}. {_WHAT_TO_TRY}")
+
+    def check_weights(self) -> None:
+        """Raise UserError where a weight is not finite, as the next step's figures would tell."""
+        for name, network in (("VAE", self.vae), ("discriminator", self.discriminator)):
+            if network and not all(bool(p.isfinite().all()) for p in network.parameters()):
+                raise UserError(
+                    f"the {name} is not finite after step {self.steps_done}. {_WHAT_TO_TRY}"
+                )
 
     def mean_figures(self) -> dict[str, float]:
         """The mean of every figure over the steps since the last row of the log."""
@@ -146,14 +152,7 @@ class Trainer:
         """Everything of a checkpoint but what `fit`'s caller knows: tensors and plain values."""
         return {
             "config": asdict(self.config),
-            "dataset": {
-                "name": self.dataset.name,
-                "source": self.dataset.source,
-                "image_shape": list(self.dataset.image_shape),
-                "options": self.config.dataset_options(),
-                "factor_names": list(self.dataset.factor_names),
-                "factor_sizes": list(self.dataset.factor_sizes),
-            },
+            "dataset": describe_dataset(self.dataset, self.config.dataset_options()),
             "step": self.steps_done,
             "vae": self.vae.state_dict(),
             "vae_optimizer": self.vae_optimizer.state_dict(),
@@ -181,6 +180,12 @@ class Trainer:
         self.finite_steps.copy_(state["finite_steps"])
 
 
+_WHAT_TO_TRY = (
+    "No checkpoint was written of it, and an earlier one is as it was. Try a smaller --lr or "
+    "--gamma, or --precision fp32, with --overwrite"
+)
+
+
 def total_steps(config: TrainConfig, num_images: int) -> int:
     """Steps of a whole run: `num_epochs` times the data's images, or `max_steps` if that is less.
 
@@ -201,6 +206,8 @@ def fit(trainer: Trainer, log: RunLog, run_dir: Path, until: int) -> int:
 
     def save() -> None:
         trainer.check_finite()
+        trainer.check_weights()
+        log.to_disk()  # a checkpoint's rows are there if it is
         finished = trainer.steps_done >= until
         save_checkpoint(run_dir / FILE_NAME, {**trainer.state_dict(), "finished": finished})
 

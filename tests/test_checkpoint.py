@@ -83,6 +83,12 @@ def test_foreign_files_are_told_apart(tmp_path):
     torch.save(Trainer, path)  # pickled code is not run
     with pytest.raises(UserError, match="no checkpoint of this project"):
         checkpoint.load_checkpoint(path)
+    torch.save({"format": "factorvae", "version": 1}, path)
+    with pytest.raises(UserError, match="it lacks config"):
+        checkpoint.load_checkpoint(path)
+    torch.save({"format": "factorvae"}, path)
+    with pytest.raises(UserError, match="version None"):
+        checkpoint.load_checkpoint(path)
     path.write_text("hello")
     with pytest.raises(UserError, match="damaged"):
         checkpoint.load_checkpoint(path)

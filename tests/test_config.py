@@ -57,6 +57,8 @@ def test_presets_fill_only_what_is_unset():
         (["--gamma", "-1"], "--gamma must be at least 0, not -1.0"),
         (["--lr", "0"], "--lr must be greater than 0, not 0.0"),
         (["--batch_size", "0"], "--batch_size must be at least 1, not 0"),
+        (["--seed", "9" * 400], "--seed must be at most 9223372036854775807"),
+        (["--threads", "99999999999"], "--threads must be at most 1024"),
         (["--seed", "-1"], "--seed must be at least 0, not -1"),
         (["--precision", "fp8"], "--precision must be one of fp32, bf16, not fp8"),
         (["--latent_dim", "ten"], "argument --latent_dim: invalid int value: 'ten'"),

@@ -201,6 +201,7 @@ def test_mig_is_capped_by_the_bins_but_not_by_neighbours():
     np.testing.assert_allclose(capped["gaps"], np.log(20) / np.log(40), atol=0.1)
     assert mig(factors, factors, bins=40)["mig"] > capped["mig"] + 0.1
     assert mig(factors, factors, estimator="knn")["mig"] > 0.97
+    assert mig(np.zeros((len(factors), 3)), factors, estimator="knn")["mig"] == 0
 
 
 def test_mig_over_all_of_dsprites_is_the_documented_cap():

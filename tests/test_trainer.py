@@ -12,6 +12,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import FactorSpace, load_dataset
 from factorvae.datasets.render import DSPRITES
 from factorvae.errors import UserError
+from factorvae.objective import kl_divergence, recon_loss, reparameterize, total_correlation
 from factorvae.runlog import RunLog
 from factorvae.trainer import Trainer, derive_seed, fit, total_steps
 
@@ -65,9 +66,9 @@ def rows_but_speed(run_dir):
 
 @pytest.mark.parametrize("gamma", [6.4, 35.0])
 def test_three_steps_are_the_textbooks(sprites, gamma):
-    config = dataclasses.replace(SMALL, gamma=gamma, beta=2.0, lr=1e-3, lr_disc=1e-3)
+    config = dataclasses.replace(SMALL, gamma=gamma, beta=2.0, lr=1e-3, lr_disc=3e-4)
     ours = Trainer(config, sprites, CPU)
-    book = TextbookTrainer(1, 10, 16, 2, 24, beta=2.0, gamma=gamma, lr=1e-3)
+    book = TextbookTrainer(1, 10, 16, 2, 24, beta=2.0, gamma=gamma, lr=1e-3, lr_disc=3e-4)
     pairs = [
         *zip(ours.vae.parameters(), book.vae.parameters(), strict=True),
         *zip(ours.discriminator.parameters(), book.discriminator.parameters(), strict=True),
@@ -88,6 +89,49 @@ def test_three_steps_are_the_textbooks(sprites, gamma):
         moved = (twin - before).norm()
         assert moved > 0
         assert (parameter - twin).norm() < 0.02 * moved
+
+
+def test_a_step_leaves_only_the_vaes_loss_in_the_vaes_gradients(sprites):
+    trainer = Trainer(SMALL, sprites, CPU)
+    x1, x2 = batches(sprites, 8)
+    draws = torch.Generator().manual_seed(0)
+    mu, logvar = trainer.vae.encode(x1)
+    z = reparameterize(mu, logvar, torch.randn(mu.shape, generator=draws))
+    recon = recon_loss(trainer.vae.decode(z), x1)
+    tc = total_correlation(trainer.discriminator(z))
+    loss = recon + SMALL.beta * kl_divergence(mu, logvar) + SMALL.gamma * tc
+    expected = torch.autograd.grad(loss, list(trainer.vae.parameters()))
+    trainer.generator.manual_seed(0)
+    trainer.step(x1, x2)
+    for parameter, gradient in zip(trainer.vae.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_every_step_draws_two_batches_by_seed_and_step(sprites):
+    """Independent of one another, of the steps before, and of what the generator did since."""
+    seen = []
+
+    def record(trainer):
+        def step(x1, x2):
+            seen.append((x1, x2))
+            return torch.zeros(len(trainer.figures))
+
+        return step
+
+    for before in (0, 1):
+        trainer = Trainer(SMALL, sprites, CPU)
+        trainer.step = record(trainer)
+        for _ in range(before):
+            torch.randn(100, generator=trainer.generator)
+        trainer.advance()
+        torch.randn(7 * before, generator=trainer.generator)
+        trainer.advance()
+    for (x1, x2), (again1, again2) in zip(seen[:2], seen[2:], strict=True):
+        assert torch.equal(x1, again1)
+        assert torch.equal(x2, again2)
+        assert x1.shape == x2.shape == (8, 1, 64, 64)
+        assert not torch.equal(x1, x2)
+    assert not torch.equal(seen[0][0], seen[1][0])
 
 
 def test_the_discriminators_loss_leaves_the_vae_alone(sprites):
@@ -187,6 +231,41 @@ def test_a_loss_that_is_not_finite_stops_the_run(sprites, tmp_path):
     ):
         fit(trainer, log, tmp_path, 12)
     assert (tmp_path / checkpoint.FILE_NAME).read_bytes() == good
+
+
+def test_weights_that_are_not_finite_are_not_saved(sprites, tmp_path):
+    """The figures of a step are those before its update, which may be what fails."""
+    train(sprites, tmp_path, SMALL, 4)
+    good = (tmp_path / checkpoint.FILE_NAME).read_bytes()
+    config = dataclasses.replace(SMALL, lr_disc=1e39)
+    trainer = Trainer(config, sprites, CPU)
+    with (
+        pytest.raises(UserError, match="the discriminator is not finite after step 1"),
+        RunLog(tmp_path, runlog.columns(10), 0, 1) as log,
+    ):
+        fit(trainer, log, tmp_path, 1)
+    assert (tmp_path / checkpoint.FILE_NAME).read_bytes() == good
+    assert "error: the discriminator is not finite" in (tmp_path / runlog.TEXT_NAME).read_text()
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"gamma": 0.0}])
+def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
+    config = dataclasses.replace(SMALL, **changes)
+    train(sprites, tmp_path / "whole", config, 6)
+    for until in (3, 6):
+        train(sprites, tmp_path / "parts", config, until)
+    one, other = (checkpoint.load_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    assert same_state(one, other)
+
+
+def test_a_torn_log_is_read_as_far_as_it_is_whole(sprites, tmp_path):
+    train(sprites, tmp_path, SMALL, 8)
+    path = tmp_path / runlog.FILE_NAME
+    whole = path.read_text()
+    path.write_text(whole + "12,3.0\n\0\0\0\nabc,1\n16")
+    assert runlog.read_log(tmp_path)["step"].tolist() == [4, 8]
+    train(sprites, tmp_path, SMALL, 12)
+    assert runlog.read_log(tmp_path)["step"].tolist() == [4, 8, 12]
 
 
 def test_losses_fall(sprites, tmp_path):

@@ -100,15 +100,19 @@ class Pixels:
         device = exact_device(device)
         if device.type == "cpu":
             return unit_interval(self.images(index))
+        if self.lies_on(device):
+            return unit_interval(self._select(*self._on_device[device], on_device(index, device)))
+        return unit_interval(self._gather(index, device))
+
+    def lies_on(self, device: torch.device | str) -> bool:
+        """Whether the table is on `device`, a CUDA device; it is copied there now if it fits."""
+        device = exact_device(device)
         if device not in self._on_device:
             fits = device.type == "cuda" and self.pixels.nbytes < (
                 LARGEST_SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
             )
             self._on_device[device] = self._copy_to(device) if fits else None
-        on_device_already = self._on_device[device]
-        if on_device_already is None:
-            return unit_interval(self._gather(index, device))
-        return unit_interval(self._select(*on_device_already, on_device(index, device)))
+        return self._on_device[device] is not None
 
     def _copy_to(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The table and its rows there; copied part by part, not to be in memory twice."""
@@ -206,6 +210,15 @@ class Dataset:
         for the host. An index out of range is an IndexError on the CPU, and an assertion on CUDA.
         """
         return self.table.batch(index, device)
+
+    def index_device(self, device: torch.device) -> torch.device:
+        """Where an index should lie for a batch on `device` to wait for nothing.
+
+        That is there, but for a table that does not fit: its images are gathered on the host.
+        """
+        if isinstance(self.table, Pixels) and not self.table.lies_on(device):
+            return torch.device("cpu")
+        return device
 
 
 def check_factors(

@@ -63,11 +63,12 @@ def mutual_information_knn(
     """
     if neighbors < 1:
         raise UserError(f"neighbors must be positive, not {neighbors}")
+    varying = np.ptp(codes, axis=0) > 0  # of a constant latent there would be the noise alone
     # Not centred: it is not the noise's scale that matters but that no two values are equal.
     (codes,) = standardize(codes)
     codes = codes + 1e-10 * np.random.default_rng(seed).standard_normal(codes.shape)
     columns = [_knn_information(codes, column, neighbors) for column in labels.T]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1) * varying[:, None]
 
 
 def _knn_information(codes: np.ndarray, labels: np.ndarray, neighbors: int) -> np.ndarray:
