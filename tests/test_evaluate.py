@@ -157,7 +157,7 @@ def test_codes_that_are_constant(monkeypatch, sprites):
     scores = model.scores
     for name in ("factor_vae_score", "mig", "disentanglement", "completeness"):
         assert scores[name] == 0, name
-    for name in ("sap", "sap_continuous", "modularity", "irs", "infom", "infoc", "kl"):
+    for name in ("mig_knn", "sap", "sap_continuous", "modularity", "irs", "infom", "infoc", "kl"):
         assert scores[name] == 0, name
     assert scores["num_active"] == scores["num_active_std"] == 0
     assert scores["gaussian_total_correlation"] == 0
