@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 STYLE = """
-body { max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
+body { max-width: 100rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
        font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin-bottom: 0; }
 h2 { font-size: 1.1rem; margin: 2.5rem 0 0; }
 p { margin: .3rem 0; max-width: 46rem; color: #444; }
 nav a { margin-right: 1rem; }
-.picture { overflow-x: auto; border: 1px solid #ddd; margin-top: .5rem; }
+.picture { overflow-x: auto; border: 1px solid #ddd; margin-top: .5rem; width: fit-content;
+           max-width: 100%; }
 .picture img { display: block; }
 table { border-collapse: collapse; font-size: 13px; }
 td { padding: .1rem 1.2rem .1rem 0; vertical-align: top; border-bottom: 1px solid #eee; }
