@@ -21,22 +21,11 @@ from factorvae.datasets import raycast
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
 from factorvae.datasets.progress import track
+from factorvae.datasets.shapes3d import SHAPES3D
 from factorvae.datasets.table import Dataset, Index, exact_device, on_device
 from factorvae.errors import UserError
 
-HUES = tuple(number / 10 for number in range(10))
-ROOMS = FactorSpace(
-    names=("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
-    sizes=(10, 10, 10, 8, 4, 15),
-    values=(
-        HUES,
-        HUES,
-        HUES,
-        tuple(np.linspace(0.75, 1.25, 8)),
-        tuple(range(len(raycast.SHAPES))),  # a place in raycast.SHAPES
-        tuple(np.linspace(-30, 30, 15)),  # degrees
-    ),
-)
+ROOMS = SHAPES3D  # the same six factors; a shape is a place in raycast.SHAPES
 
 # One colour for each hue 0, 0.1, ..., 0.9: red, orange, yellow, ... as on 3D Shapes' circle, but at
 # about even steps to the eye (some 36 degrees each in OKLab) and a little less glaring.
