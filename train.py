@@ -9,7 +9,7 @@ from factorvae.datasets import load_dataset
 from factorvae.errors import UserError, run_script
 from factorvae.rundir import check_same_data, earlier_checkpoint, make_run_dir, run_dir_of
 from factorvae.runlog import RunLog, columns
-from factorvae.runtime import choose_device, use_threads
+from factorvae.runtime import choose_device, keep_freed_memory, use_threads
 from factorvae.trainer import Trainer, fit, total_steps
 
 
@@ -20,6 +20,7 @@ def main() -> int:
     earlier = earlier_checkpoint(run_dir, config)
     # the sums of floating-point numbers depend on the threads: resume with as many
     threads = use_threads(config.threads or (earlier["threads"] if earlier else 0))
+    keep_freed_memory()
     dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
     if config.batch_size > len(dataset):
         raise UserError(f"--batch_size {config.batch_size} exceeds the {len(dataset)} images")

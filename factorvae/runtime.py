@@ -1,13 +1,17 @@
 """What a program has to work with: its device and its CPU threads."""
 
+import ctypes
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
 import torch
 
 from factorvae.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,6 +43,18 @@ def use_threads(threads: int) -> int:
         threads = max(1, min(torch.get_num_threads(), idle_cores()))
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what tensors free, up to a GiB, for the next step's (glibc only).
+
+    By default it hands large pieces back to the system and gets them again page by page, some ten
+    thousand pages in a float32 step, which takes a sixth of the step's time.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def idle_cores(seconds: float = 0.2) -> int:
