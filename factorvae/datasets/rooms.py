@@ -83,11 +83,11 @@ class ShadedRooms:
         hue_of = (hues // (walls * objects), hues // objects % walls, hues % objects)
 
         planes = shading.index_select(0, picture).float()  # [B, 4, H, W]
-        image = planes[:, 3:].expand(-1, 3, -1, -1)  # white
+        image = planes[:, 3:].repeat(1, 3, 1, 1)  # white
         # Sums of products, not a matmul: that autocast or TF32 would round.
         for region in range(3):
             colour = colours[region].index_select(0, hue_of[region])  # [B, 3]
-            image = torch.addcmul(image, planes[:, region, None], colour[:, :, None, None])
+            image.addcmul_(planes[:, region, None], colour[:, :, None, None])
         return image
 
     def _copy_on(self, device: torch.device) -> tuple[Tensor, list[Tensor]]:
