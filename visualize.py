@@ -25,7 +25,7 @@ from factorvae.runtime import choose_device, use_threads
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(VisualizeConfig, __doc__.splitlines()[0], argv)
+    config = parse(VisualizeConfig, __doc__, argv)
     device = choose_device(config.device)
     use_threads(config.threads)
     if config.model_path is not None:

@@ -226,10 +226,12 @@ class _Parser(argparse.ArgumentParser):
 def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> C:
     """The config that a command line asks for.
 
+    description: for --help, of which its first line is shown.
+
     Raises:
         UserError: an unknown flag, or a value that is no number or out of range.
     """
-    parser = _Parser(description=description, allow_abbrev=False)
+    parser = _Parser(description=description.partition("\n")[0], allow_abbrev=False)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(cls):
         group = field.metadata["group"]

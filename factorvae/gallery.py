@@ -17,8 +17,9 @@ from factorvae.factor_roles import image_name, position_factors, shape_factor, s
 from factorvae.gif import encode_gif
 from factorvae.metrics import mig
 from factorvae.models import VAE
-from factorvae.objective import kl_per_latent, recon_loss
+from factorvae.objective import kl_per_latent, recon_loss_per_image
 from factorvae.page import PagePicture, html_page
+from factorvae.representation import Representation
 from factorvae.responses import balanced_factors, cosine_sweep, factor_response, latent_traversal
 from factorvae.sheet import png_bytes, save_figure
 
@@ -30,7 +31,6 @@ NUM_PAIRS = 24
 NUM_SAMPLES = 72
 NUM_FRAMES = 48
 MOST_GIF_CELLS = 32  # base images are left out of the animation where latents are many
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,8 @@ class Gallery:
         images = self.dataset.batch(index, self.device)
         with torch.inference_mode():
             logits = self.vae.decode(self.vae.encode(images)[0])
-            losses = [recon_loss(logits[i : i + 1], images[i : i + 1]) for i in range(len(index))]
-        return plots.reconstructions(
-            images, logits.sigmoid(), torch.stack(losses).cpu().numpy(), title=self.title
-        )
+            losses = recon_loss_per_image(logits, images).cpu().numpy()
+        return plots.reconstructions(images, logits.sigmoid(), losses, title=self.title)
 
     def samples(self) -> Figure:
         generator = torch.Generator().manual_seed(self.seed)
@@ -135,7 +133,7 @@ class Gallery:
         """Indices [N] of images drawn at random, and their mu and logvar [N, latent_dim]."""
         count = min(SAMPLE_SIZE, len(self.dataset))
         index = self._generator(0).choice(len(self.dataset), count, replace=False)
-        return index, *self._encode(index)
+        return index, *map(torch.from_numpy, self._representation.posterior(index))
 
     @cached_property
     def _kl(self) -> np.ndarray:
@@ -146,16 +144,10 @@ class Gallery:
     def _generator(self, picture: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, picture])
 
-    def _encode(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        """mu and logvar [N, latent_dim] on the CPU of the images at index [N]."""
-        parts = range(0, len(index), BATCH_SIZE)
-        with torch.inference_mode():
-            encoded = [
-                self.vae.encode(self.dataset.batch(index[start : start + BATCH_SIZE], self.device))
-                for start in tqdm(parts, "encoding", leave=False, delay=1, disable=None)
-            ]
-        mu, logvar = zip(*encoded, strict=True)
-        return torch.cat(mu).cpu(), torch.cat(logvar).cpu()
+    @cached_property
+    def _representation(self) -> Representation:
+        threads = torch.get_num_threads()
+        return Representation(self.vae, self.dataset, self.device, threads)
 
     def _decode(self, z: Tensor) -> Tensor:
         """Pixels in [0, 1], [B, C, H, W] on the CPU, of z [B, latent_dim]."""
@@ -164,7 +156,7 @@ class Gallery:
 
     def _traversed(self, index: np.ndarray, values: Tensor) -> Tensor:
         """Cells [B, latent_dim, V, C, H, W]: each latent of each image takes each value."""
-        mu, _ = self._encode(index)
+        mu = torch.from_numpy(self._representation.codes(index))
         latents = range(self.vae.latent_dim)
         moved = [
             plots.fit_cells(latent_traversal(self._decode, code, latent, values))
@@ -179,12 +171,7 @@ class Gallery:
         cells = int(np.prod([sizes[factor] for factor in varied]))
         count = min(MOST_SETTINGS, max(1, RESPONSE_IMAGES // cells))
         settings = balanced_factors(sizes, count, self._generator(2))
-        return factor_response(
-            lambda factors: self._encode(self._space.index_of(factors))[0].numpy(),
-            sizes,
-            varied,
-            settings,
-        )
+        return factor_response(self._representation.represent, sizes, varied, settings)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from factorvae import metrics
 from factorvae.config import EvaluateConfig
@@ -16,7 +15,12 @@ from factorvae.datasets import Dataset
 from factorvae.metrics.factor_vae import PROTOCOLS
 from factorvae.metrics.interventions import Represent
 from factorvae.models import Discriminator
-from factorvae.objective import reparameterize, total_correlation
+from factorvae.objective import (
+    kl_per_code,
+    recon_loss_per_image,
+    reparameterize,
+    total_correlation,
+)
 from factorvae.representation import Representation
 
 MINIBATCH = 2048  # points of the minibatch estimates, whose cost grows with their square
@@ -203,8 +207,7 @@ def losses(trial: Trial) -> Measured:
 
 def kl_of_points(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
     """KL(q(z_j given x) || N(0, 1)) in nats, of each latent of each point: [N, latent_dim]."""
-    mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)
-    return 0.5 * (mu**2 + np.exp(logvar) - logvar - 1)
+    return kl_per_code(torch.from_numpy(mu).double(), torch.from_numpy(logvar).double()).numpy()
 
 
 @torch.inference_mode()
@@ -213,7 +216,7 @@ def _recon_losses(trial: Trial, part: slice, z: Tensor) -> Tensor:
     representation = trial.representation
     x = trial.dataset.batch(trial.points[part], representation.device)
     logits = representation.vae.decode(z[part].to(representation.device))
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(dim=1)
+    return recon_loss_per_image(logits, x)
 
 
 def gaussian_total_correlation(trial: Trial) -> Measured:

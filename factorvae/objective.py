@@ -24,6 +24,12 @@ def recon_loss(logits: Tensor, x: Tensor) -> Tensor:
     return _BernoulliNLL.apply(logits, x) / len(x)
 
 
+def recon_loss_per_image(logits: Tensor, x: Tensor) -> Tensor:
+    """The same of each image, not averaged: [B]."""
+    losses = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    return losses.flatten(1).sum(dim=1)
+
+
 class _BernoulliNLL(torch.autograd.Function):
     """sum of log(1 + exp(logits)) - x * logits, as stable as the library's and thrice as fast.
 
@@ -43,9 +49,14 @@ class _BernoulliNLL(torch.autograd.Function):
         return logits.sigmoid().sub_(x).mul_(grad), None
 
 
+def kl_per_code(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(q(z_j given x) || N(0, 1)) of each latent of each image: [B, latent_dim], nats."""
+    return 0.5 * (mu.square() + logvar.exp() - logvar - 1)
+
+
 def kl_per_latent(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(q(z_j given x) || N(0, 1)) of each latent, averaged over the batch: [latent_dim], nats."""
-    return 0.5 * (mu.square() + logvar.exp() - logvar - 1).mean(dim=0)
+    return kl_per_code(mu, logvar).mean(dim=0)
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation import Model, group_by_setting
 from factorvae.measures import NEEDS_SPLIT
+from factorvae.rundir import METRICS_NAME
 from factorvae.scores import MEASURE_NAMES, SCORES, Score
 
-JSON_NAME = "metrics.json"
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
 WIDTH = 100
@@ -40,9 +40,9 @@ class Outputs:
         folders = Counter(model.path.parent for model in models)
         self.paths = {}
         for model in models:
-            path = model.path.with_name(JSON_NAME)
+            path = model.path.with_name(METRICS_NAME)
             if folders[model.path.parent] > 1:  # several beside each other
-                path = model.path.with_name(f"{model.path.stem}_{JSON_NAME}")
+                path = model.path.with_name(f"{model.path.stem}_{METRICS_NAME}")
             self.paths[model.path] = Path(config.output) if config.output else path
         for path in self.paths.values():
             _try_to_write(path, "" if config.output else "; name another file by --output")

@@ -1,5 +1,7 @@
 """What a model makes of a dataset's images: a table of posteriors, each image encoded once."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -29,9 +31,13 @@ class Representation:
         self.device = torch.device(device)
         self._mu, self._logvar = np.zeros((2, len(dataset), vae.latent_dim), dtype=np.float32)
         self._known = np.zeros(len(dataset), dtype=bool)
-        self._window_encoder = None
-        if self.device.type == "cpu" and _mostly_black(dataset):
-            self._window_encoder = WindowEncoder(vae.encoder, dataset.image_shape)
+
+    @cached_property
+    def _window_encoder(self) -> WindowEncoder | None:
+        """Where images are mostly black; made when there are enough of them to gain by it."""
+        if not _mostly_black(self.dataset):
+            return None
+        return WindowEncoder(self.vae.encoder, self.dataset.image_shape)
 
     @property
     def num_encoded(self) -> int:
@@ -83,7 +89,7 @@ class Representation:
 
     def _batches(self, index: np.ndarray) -> list[tuple[np.ndarray, Window | None]]:
         """Images of one batch, and the window that they share where it is worth it."""
-        if self._window_encoder is None or len(index) < WINDOWED_FROM:
+        if len(index) < WINDOWED_FROM or self._window_encoder is None:
             ends = range(CPU_BATCH, len(index), CPU_BATCH)
             return [(part, None) for part in np.split(index, ends)]
         parts = np.array_split(index, -(-len(index) // 1024))

@@ -11,6 +11,8 @@ from factorvae.config import TrainConfig, flag_of
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 
+METRICS_NAME = "metrics.json"  # what evaluate.py leaves beside a checkpoint
+
 
 def run_dir_of(config: TrainConfig) -> Path:
     """--output_dir, or runs/dsprites_beta1_gamma6.4_seed0."""
@@ -26,6 +28,7 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     Raises:
         UserError: the run there has other settings, or its checkpoint is damaged.
     """
+    # os.path: a name too long to exist is for make_run_dir to tell of
     if config.overwrite or not os.path.exists(run_dir / checkpoint.FILE_NAME):
         return None
     earlier = checkpoint.load_checkpoint(run_dir)
@@ -66,7 +69,7 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         if config.overwrite:
-            for name in (checkpoint.FILE_NAME, runlog.FILE_NAME, runlog.TEXT_NAME, "metrics.json"):
+            for name in (checkpoint.FILE_NAME, runlog.FILE_NAME, runlog.TEXT_NAME, METRICS_NAME):
                 (run_dir / name).unlink(missing_ok=True)
         for left_by_killed in run_dir.glob(f".{checkpoint.FILE_NAME}.*.tmp"):
             left_by_killed.unlink(missing_ok=True)

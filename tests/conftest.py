@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from factorvae.datasets import load_dataset
+from factorvae.datasets import FactorSpace, load_dataset
+from factorvae.datasets.render import DSPRITES
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +19,12 @@ def full_data_dir(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("full_data")
     load_dataset("dsprites", data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def sprites(tmp_path_factory):
+    """432 real dSprites images, of evenly spaced values of every factor."""
+    sizes = (3, 6, 6, 2, 2)
+    values = [v[:: len(v) // size][:size] for v, size in zip(DSPRITES.values, sizes, strict=True)]
+    space = FactorSpace(DSPRITES.names, sizes, values)
+    return load_dataset("dsprites", tmp_path_factory.mktemp("sprites"), space=space)

@@ -15,8 +15,7 @@ import evaluate
 from factorvae import evaluation
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig
-from factorvae.datasets import DATASETS, Dataset, FactorSpace, load_dataset
-from factorvae.datasets.render import DSPRITES
+from factorvae.datasets import DATASETS, Dataset
 from factorvae.errors import run_script
 from factorvae.evaluation import find_checkpoints, load_models
 from factorvae.models import VAE, Discriminator
@@ -28,15 +27,6 @@ NEED_LABELS = {
     *("factor_vae_score", "beta_vae_score", "mig", "dci", "sap"),
     *("modularity", "explicitness", "irs", "infomec"),
 }
-
-
-@pytest.fixture(scope="module")
-def sprites(tmp_path_factory):
-    """432 real dSprites images."""
-    sizes = (3, 6, 6, 2, 2)
-    values = [v[:: len(v) // size][:size] for v, size in zip(DSPRITES.values, sizes, strict=True)]
-    space = FactorSpace(DSPRITES.names, sizes, values)
-    return load_dataset("dsprites", tmp_path_factory.mktemp("data"), space=space)
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,18 @@ def test_recon_loss_is_the_bernoulli_log_likelihood(generator, channels):
     torch.testing.assert_close(objective.recon_loss(logits, x), expected)
 
 
+def test_losses_of_each_image_average_to_the_batchs(generator):
+    logits = torch.randn(5, 1, 8, 8, generator=generator)
+    x = torch.rand(logits.shape, generator=generator)
+    each = objective.recon_loss_per_image(logits, x)
+    assert each.shape == (5,)
+    torch.testing.assert_close(each.mean(), objective.recon_loss(logits, x))
+    torch.testing.assert_close(each[1], objective.recon_loss(logits[1:2], x[1:2]))
+    mu, logvar = torch.randn(2, 5, 3, generator=generator).unbind()
+    codes = objective.kl_per_code(mu, logvar)  # [5, 3]
+    torch.testing.assert_close(codes.mean(0).sum(), objective.kl_divergence(mu, logvar))
+
+
 def test_recon_loss_of_an_undecided_decoder_is_log_two_a_pixel():
     x = torch.rand(5, 1, 64, 64)
     loss = objective.recon_loss(torch.zeros_like(x), x)

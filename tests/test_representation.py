@@ -5,21 +5,11 @@ import pytest
 import torch
 
 from factorvae import representation
-from factorvae.datasets import Dataset, FactorSpace, load_dataset
-from factorvae.datasets.render import DSPRITES
+from factorvae.datasets import Dataset
 from factorvae.datasets.table import Pixels
 from factorvae.models import VAE
 from factorvae.representation import Representation
 from factorvae.windows import Window, WindowEncoder, window_batches, windows_of
-
-
-@pytest.fixture(scope="module")
-def sprites(tmp_path_factory):
-    """432 real dSprites images."""
-    sizes = (3, 6, 6, 2, 2)
-    values = [v[:: len(v) // size][:size] for v, size in zip(DSPRITES.values, sizes, strict=True)]
-    space = FactorSpace(DSPRITES.names, sizes, values)
-    return load_dataset("dsprites", tmp_path_factory.mktemp("data"), space=space)
 
 
 class Counting:

@@ -9,8 +9,6 @@ import torch
 from benchmarks.textbook import TextbookTrainer
 from factorvae import checkpoint, runlog
 from factorvae.config import TrainConfig
-from factorvae.datasets import FactorSpace, load_dataset
-from factorvae.datasets.render import DSPRITES
 from factorvae.errors import UserError
 from factorvae.objective import kl_divergence, recon_loss, reparameterize, total_correlation
 from factorvae.runlog import RunLog
@@ -19,15 +17,6 @@ from factorvae.trainer import Trainer, derive_seed, fit, total_steps
 SMALL = TrainConfig(hidden_dim=16, disc_depth=2, disc_width=24, batch_size=8, log_every=4)
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-@pytest.fixture(scope="module")
-def sprites(tmp_path_factory):
-    """432 real dSprites images."""
-    sizes = (3, 6, 6, 2, 2)
-    values = [v[:size] for v, size in zip(DSPRITES.values, sizes, strict=True)]
-    space = FactorSpace(DSPRITES.names, sizes, values)
-    return load_dataset("dsprites", tmp_path_factory.mktemp("data"), space=space)
 
 
 def batches(dataset, batch_size, device="cpu"):
