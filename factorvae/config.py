@@ -1,12 +1,15 @@
 """Every setting of the project, written once: its default, its range, its help and its flag.
 
 A config is a frozen dataclass; `parse` builds the command line from its fields, fills what the user
-left unset from the dataset's preset, and checks every value.
+left unset from the dataset's preset, and checks every value. Where flags were given several values,
+`parse_study` makes a config of each combination.
 """
 
 import argparse
 import dataclasses
+import itertools
 import math
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -25,6 +28,7 @@ def option(
     maximum: float | None = None,
     choices: tuple[str | int, ...] | None = None,
     resume: str = "same",
+    several: bool = False,
 ) -> typing.Any:
     """A config field that is a command-line flag too.
 
@@ -32,6 +36,7 @@ def option(
         minimum, above: the least value allowed, or the bound that a value must exceed.
         maximum: the greatest value allowed.
         resume: 'same' where a run can only go on under the value it began with, 'free' otherwise.
+        several: whether the flag takes several values, of which each makes a run of a study.
     """
     metadata = dict(
         group=group,
@@ -41,6 +46,7 @@ def option(
         maximum=maximum,
         choices=choices,
         resume=resume,
+        several=several,
     )
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -51,9 +57,9 @@ def threads_option() -> typing.Any:
     return option(0, "run", words, minimum=0, maximum=1024, resume="free")
 
 
-def seed_option(group: str, help: str) -> typing.Any:
+def seed_option(group: str, help: str, several: bool = False) -> typing.Any:
     """--seed, of the same range in every script."""
-    return option(0, group, help, minimum=0, maximum=2**63 - 1)
+    return option(0, group, help, minimum=0, maximum=2**63 - 1, several=several)
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,15 @@ class TrainConfig(Config):
     disc_depth: int = option(6, "model", "hidden layers of the discriminator", minimum=1)
     disc_width: int = option(1000, "model", "units in each of them", minimum=1)
 
-    beta: float = option(1.0, "objective", "weight of the KL term (1 in FactorVAE)", minimum=0)
+    beta: float = option(
+        1.0, "objective", "weight of the KL term (1 in FactorVAE)", minimum=0, several=True
+    )
     gamma: float = option(
-        6.4, "objective", "weight of the total correlation; 0 trains no discriminator", minimum=0
+        6.4,
+        "objective",
+        "weight of the total correlation; 0 trains no discriminator",
+        minimum=0,
+        several=True,
     )
 
     batch_size: int = option(
@@ -105,15 +117,30 @@ class TrainConfig(Config):
     )
     lr: float = option(1e-4, "optimisation", "learning rate of the VAE", above=0)
     lr_disc: float = option(1e-4, "optimisation", "learning rate of the discriminator", above=0)
-    seed: int = seed_option("optimisation", "of the weights, the batches and the noise")
+    seed: int = seed_option("optimisation", "of the weights, the batches and the noise", True)
 
     device: str = option("auto", "run", "auto, cpu, cuda or cuda:N", resume="free")
     precision: str = option(
-        "fp32", "run", "in which convolutions and products compute", choices=("fp32", "bf16")
+        "fp32",
+        "run",
+        "in which convolutions and products compute; fp32 is TF32 on CUDA",
+        choices=("fp32", "bf16"),
     )
+    compile: bool = option(False, "run", "the VAE by torch.compile", resume="free")
     threads: int = threads_option()
     output_dir: str | None = option(
-        None, "run", "the run's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>", resume="free"
+        None,
+        "run",
+        "the run's or study's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>",
+        resume="free",
+    )
+    jobs: int = option(
+        0,
+        "run",
+        "runs of a study at a time; 0: one per idle core on the CPU, 16 on CUDA",
+        minimum=0,
+        maximum=1024,
+        resume="free",
     )
     checkpoint_every: int = option(
         5000, "run", "steps between checkpoints", minimum=1, resume="free"
@@ -216,6 +243,7 @@ def preset(dataset: str) -> dict[str, object]:
 
 
 C = typing.TypeVar("C", bound=Config)
+MOST_RUNS = 10_000  # of a study: more are a slip of the hand
 
 
 class _Parser(argparse.ArgumentParser):
@@ -224,12 +252,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> C:
-    """The config that a command line asks for.
+    """The config that a command line asks for; its flags take one value each.
 
     description: for --help, of which its first line is shown.
 
     Raises:
         UserError: an unknown flag, or a value that is no number or out of range.
+    """
+    (config,) = parse_study(cls, description, argv)
+    return config
+
+
+def parse_study(cls: type[C], description: str, argv: Sequence[str] | None = None) -> list[C]:
+    """A config of each combination of the values given to the flags that take several.
+
+    The flag that comes last in the class changes fastest; a value given twice counts once.
+    Arguments and errors are those of `parse`.
     """
     parser = _Parser(description=description.partition("\n")[0], allow_abbrev=False)
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -243,7 +281,18 @@ def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> 
     if "dataset" in given:
         presets = {name: value for name, value in preset(given["dataset"]).items() if name in known}
         given = {**presets, **given}
-    return cls(**given)
+    several = {
+        field.name: dict.fromkeys(itertools.chain.from_iterable(given[field.name]))
+        for field in dataclasses.fields(cls)
+        if field.metadata["several"] and isinstance(given.get(field.name), list)
+    }
+    number = math.prod(map(len, several.values()))
+    if number > MOST_RUNS:
+        raise UserError(f"these flags make a study of {number:,} runs; {MOST_RUNS:,} are the most")
+    return [
+        cls(**{**given, **dict(zip(several, values, strict=True))})
+        for values in itertools.product(*several.values())
+    ]
 
 
 def flag_of(field: dataclasses.Field) -> str:
@@ -265,12 +314,41 @@ def _argument(field: dataclasses.Field) -> dict[str, object]:
     if typing.get_origin(base) is tuple:  # tuple[int, ...]
         argument["nargs"] = "+"
         base = typing.get_args(base)[0]
+    if field.metadata["several"]:
+        return {
+            **argument,
+            "nargs": "+",
+            "type": _integers if base is int else _floats,
+            "metavar": "int|first-last" if base is int else base.__name__,
+        }
     choices = field.metadata["choices"]
     return {
         **argument,
         "type": base,
         "metavar": "|".join(map(str, choices)) if choices else base.__name__,
     }
+
+
+def _integers(text: str) -> Sequence[int]:
+    """'7' is 7, and '0-9' is 0, 1, ... 9."""
+    ends = re.fullmatch(r"(\d+)-(\d+)", text)
+    if not ends:
+        return (_number(int, text),)
+    first, last = map(int, ends.groups())
+    if not first <= last < first + MOST_RUNS:
+        raise argparse.ArgumentTypeError(f"invalid range: {text!r}")
+    return range(first, last + 1)
+
+
+def _floats(text: str) -> Sequence[float]:
+    return (_number(float, text),)
+
+
+def _number(kind: type, text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {text!r}") from error
 
 
 def _check(flag: str, value: object, metadata: typing.Mapping[str, typing.Any]) -> None:

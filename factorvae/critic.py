@@ -11,7 +11,9 @@ probabilities, every weight gradient of the discriminator's loss.
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from factorvae.models import LEAKY_SLOPE, Discriminator
 from factorvae.objective import discriminator_accuracy, discriminator_loss, total_correlation
@@ -111,3 +113,47 @@ class _TotalCorrelation(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
         (grad_z,) = ctx.saved_tensors
         return grad * grad_z, None
+
+
+class DistributedCritic:
+    """What `Critic` does, by autograd and for one part of a batch in each of several processes.
+
+    The two estimates are written plainly, and DistributedDataParallel averages the gradients of the
+    discriminator over the processes.
+
+    Args:
+        discriminator: its parameters get `.grad`s, float32.
+        dtype: in which the layers compute.
+        group: of the processes.
+    """
+
+    def __init__(
+        self,
+        discriminator: Discriminator,
+        dtype: torch.dtype,
+        group: torch.distributed.ProcessGroup | None,
+    ) -> None:
+        self.dtype = dtype
+        self.discriminator = discriminator
+        self.parallel = DistributedDataParallel(
+            discriminator, process_group=group, broadcast_buffers=False
+        )
+
+    def total_correlation(self, z: Tensor) -> Tensor:
+        """Eq. 3 on z [b, latent_dim], differentiable in z and in nothing else."""
+        self.z = z.detach()
+        constant = {name: p.detach() for name, p in self.discriminator.named_parameters()}
+        return total_correlation(functional_call(self.discriminator, constant, z.to(self.dtype)))
+
+    def backward(self, z_perm: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the gradients of Algorithm 2's discriminator loss; return that loss and the accuracy.
+
+        Args:
+            z_perm: permuted codes [b, latent_dim] of a second batch.
+        """
+        both = torch.cat([self.z, z_perm])  # [2b, latent_dim]
+        joint, perm = self.parallel(both.to(self.dtype)).chunk(2)  # [b, 2] each
+        loss = discriminator_loss(joint, perm)
+        self.parallel.zero_grad()
+        loss.backward()
+        return loss.detach(), discriminator_accuracy(joint, perm)

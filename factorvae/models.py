@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from factorvae.layers import Conv2d, Linear, UpConv2d
+from factorvae.objective import reparameterize
 
 IMAGE_SIZES = (32, 64, 128, 256)
 LEAKY_SLOPE = 0.2
@@ -68,7 +69,7 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Encoder and decoder. Sampling is the caller's, by `objective.reparameterize`.
+    """Encoder and decoder. The noise of sampling is the caller's.
 
     Args:
         image_shape: (C, H, W), square.
@@ -92,6 +93,12 @@ class VAE(nn.Module):
         self.decoder = Decoder(image_shape, latent_dim, hidden_dim)
         glorot_(self, generator)
         self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[B, C, H, W] and eps ~ N(0, I) [B, latent_dim] -> logits, mu, logvar and the sample z."""
+        mu, logvar = self.encode(x)
+        z = reparameterize(mu, logvar, eps)
+        return self.decode(z.to(x.dtype)), mu, logvar, z
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] -> (mu, logvar), [B, latent_dim] each, computed in the dtype of x."""

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from factorvae import checkpoint, runlog
@@ -18,8 +19,19 @@ def run_dir_of(config: TrainConfig) -> Path:
     """--output_dir, or runs/dsprites_beta1_gamma6.4_seed0."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    dataset = config.dataset.replace(":", "_").replace("/", "_")
-    return Path("runs") / f"{dataset}_beta{config.beta:g}_gamma{config.gamma:g}_seed{config.seed}"
+    return Path("runs") / run_name(config.dataset, [config.beta], [config.gamma], [config.seed])
+
+
+def run_name(
+    dataset: str, betas: Sequence[float], gammas: Sequence[float], seeds: Sequence[int]
+) -> str:
+    """dsprites_beta1_gamma6.4_seed0, or, of a study, dsprites_beta1+4_gamma6.4_seed0-9."""
+    dataset = dataset.replace(":", "_").replace("/", "_")
+    beta, gamma = ("+".join(f"{value:g}" for value in values) for values in (betas, gammas))
+    seed = "+".join(map(str, seeds))
+    if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        seed = f"{seeds[0]}-{seeds[-1]}"
+    return f"{dataset}_beta{beta}_gamma{gamma}_seed{seed}"
 
 
 def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -82,11 +83,6 @@ class RunLog:
         """Have the rows so far survive a power cut."""
         os.fsync(self.file.fileno())
 
-    def say(self, text: str) -> None:
-        """Print a line, and append it to log.txt with the time."""
-        print(text, flush=True)
-        self.note(text)
-
     def note(self, text: str) -> None:
         """Append a line to log.txt, with the time."""
         with open(self.text_path, "a") as file:
@@ -131,15 +127,29 @@ def log_until(run_dir: Path, step: int) -> dict[str, np.ndarray] | None:
     return {name: column[rows] for name, column in log.items()} if rows.any() else None
 
 
-class StepBar:
-    """The progress of a run: a bar on a terminal, a line every few seconds anywhere else."""
+class Progress(Protocol):
+    """Where a run tells how it goes."""
 
-    def __init__(self, done: int, total: int) -> None:
+    def advance(self, steps: int) -> None: ...
+    def show(self, figures: dict[str, float]) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class StepBar:
+    """The progress of a run or a study: a bar on a terminal, lines every few seconds elsewhere.
+
+    Args:
+        done, total: steps, of all runs together.
+        shown: False in a process that leaves it to another to tell.
+    """
+
+    def __init__(self, done: int, total: int, shown: bool = True) -> None:
         self.first = self.done = done
         self.total = total
         self.start = self.said = time.monotonic()
+        self.shown = shown
         self.bar = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             self.bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
 
     def __enter__(self) -> "StepBar":
@@ -149,21 +159,35 @@ class StepBar:
         if self.bar is not None:
             self.bar.close()
 
-    def advance(self) -> None:
-        """One step more is done."""
-        self.done += 1
+    def advance(self, steps: int = 1) -> None:
+        """So many steps more are done."""
+        self.done += steps
         if self.bar is not None:
-            self.bar.update()
+            self.bar.update(steps)
 
-    def show(self, figures: dict[str, float]) -> None:
-        """The latest row of the log, beside the bar or in a line."""
+    def drop(self, steps: int) -> None:
+        """So many steps fewer are to be done."""
+        self.total -= steps
+        if self.bar is not None:
+            self.bar.total = self.total
+            self.bar.refresh()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self.shown:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def show(self, figures: dict[str, float], name: str = "") -> None:
+        """The latest row of the log of the run of that name, beside the bar or in a line."""
         shown = " ".join(
             f"{key} {figures[key]:{form}}" for key, form in SHOWN.items() if key in figures
         )
+        shown = f"{name}: {shown}" if name else shown
         now = time.monotonic()
         if self.bar is not None:
             self.bar.set_postfix_str(shown)
-        elif now - self.said >= SECONDS_BETWEEN_LINES or self.done == self.total:
+        elif self.shown and (now - self.said >= SECONDS_BETWEEN_LINES or self.done == self.total):
             self.said = now
             rate = (self.done - self.first) / (now - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)

@@ -14,23 +14,38 @@ from factorvae.errors import UserError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, number: int = 0) -> torch.device:
     """'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N' -> the device.
+
+    number: of this process among those of this machine, which share out its CUDA devices.
 
     Raises:
         UserError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not number.isdecimal()):
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, given = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not given.isdecimal()):
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name}")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+    if kind == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if int(given or 0) >= count:
         raise UserError(
-            f"--device {name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; "
-            "use --device cpu"
+            f"--device {name}: PyTorch sees {count} CUDA devices here; use --device cpu"
         )
-    return torch.device(name)
+    return torch.device("cuda", int(given) if given else number % count)
+
+
+def use_device(device: torch.device) -> None:
+    """Set up what holds for a whole process: on CUDA, the current device, and products in TF32.
+
+    Convolutions are in TF32 by PyTorch's default. NVIDIA_TF32_OVERRIDE=0 in the environment has all
+    of them in float32 proper.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
 
 
 def use_threads(threads: int) -> int:

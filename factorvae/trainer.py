@@ -1,25 +1,32 @@
 """Training: Algorithm 2 of Kim & Mnih (2018), one step at a time, and the loop around it."""
 
-import time
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam
 
 from factorvae.checkpoint import FILE_NAME, describe_dataset, save_checkpoint
 from factorvae.config import TrainConfig
-from factorvae.critic import Critic
+from factorvae.critic import Critic, DistributedCritic
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
+from factorvae.graphs import GraphedSteps, record_on_cuda
 from factorvae.models import VAE, Discriminator
 from factorvae.objective import kl_per_latent, permute_dims, recon_loss, reparameterize
-from factorvae.runlog import DISCRIMINATOR_COLUMNS, RunLog, StepBar
+from factorvae.runlog import DISCRIMINATOR_COLUMNS, Progress, RunLog
 from factorvae.signals import StopSignals
+from factorvae.world import ALONE, World
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STEPS_PER_LAUNCH = (10, 1)  # of the CUDA graphs
+STEPS_AT_ONCE = {"cpu": 1, "cuda": 1000}  # that the host starts before it looks for a signal
 
 
 def derive_seed(seed: int, step: int) -> int:
@@ -30,36 +37,61 @@ def derive_seed(seed: int, step: int) -> int:
 class Trainer:
     """The networks, their optimisers, and a step.
 
+    On CUDA, steps run on a stream of the trainer's own and the host does not wait for them: call
+    `wait` before anything is read. In a world of several processes each makes a part of every
+    batch, and DistributedDataParallel averages the gradients.
+
     Args:
         config: the run's settings.
         dataset: gives `len` and `batch(index, device)`.
         device: where everything lies.
+        world: the processes that share every batch.
+        graphs: whether steps on CUDA are recorded as CUDA graphs (in a world of several, never).
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        device: torch.device,
+        world: World = ALONE,
+        graphs: bool = True,
+    ) -> None:
         self.config = config
         self.dataset = dataset
         self.device = device
+        self.world = world
         self.dtype = DTYPES[config.precision]
         self.steps_done = 0
+        on_cuda = device.type == "cuda"
+        adam = dict(fused=True, capturable=on_cuda)
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
         self.vae = VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
         self.vae.to(device)
-        self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), fused=True)
+        if config.compile:
+            self.vae.encoder.compile()
+            self.vae.decoder.compile()
+        self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), **adam)
+        self.forward = self.vae
+        if not world.alone:
+            self.forward = DistributedDataParallel(
+                self.vae, process_group=world.group, broadcast_buffers=False
+            )
 
         self.discriminator = self.critic = self.disc_optimizer = None
         if config.gamma > 0:
             self.discriminator = Discriminator(
                 config.latent_dim, config.disc_depth, config.disc_width, weights
             ).to(device)
-            self.critic = Critic(self.discriminator, config.batch_size, self.dtype)
+            if world.alone:
+                self.critic = Critic(self.discriminator, config.batch_size, self.dtype)
+            else:
+                self.critic = DistributedCritic(self.discriminator, self.dtype, world.group)
             self.disc_optimizer = Adam(
-                self.discriminator.parameters(), config.lr_disc, (0.5, 0.9), fused=True
+                self.discriminator.parameters(), config.lr_disc, (0.5, 0.9), **adam
             )
 
-        # reseeded by (seed, step) in every step: its state in a checkpoint is for the record
-        self.generator = torch.Generator(device)
         self.figures = ["recon", "kl", *(DISCRIMINATOR_COLUMNS if self.critic else ())]
         self.figures += [f"kl_{j}" for j in range(config.latent_dim)]
         # since the last row of the log: the steps, the sum of each figure, its steps while finite
@@ -67,19 +99,33 @@ class Trainer:
         self.sums = torch.zeros(len(self.figures), dtype=torch.float64, device=device)
         self.finite_steps = torch.zeros(len(self.figures), dtype=torch.int64, device=device)
 
+        self.generator = torch.Generator(device).manual_seed(derive_seed(config.seed, 1))
+        self.batches = 2 if self.critic else 1  # a step's
+        self.rows = world.rows(config.batch_size)
+        # A table that is not on the device is read by the host, which puts a step's images here.
+        self.images = None
+        if dataset.index_device(device) != device:
+            size = self.batches * len(range(config.batch_size)[self.rows])
+            self.images = torch.zeros(size, *dataset.image_shape, device=device)
+        self.stream = torch.cuda.Stream(device) if on_cuda else None
+        self.graphed = None
+        if on_cuda and graphs and world.alone:
+            sizes = STEPS_PER_LAUNCH if self.images is None else (1,)
+            self.graphed = GraphedSteps(self._whole_step, self.generator, sizes, record_on_cuda)
+
     def step(self, x1: Tensor, x2: Tensor | None) -> Tensor:
         """One step of Algorithm 2 on two independent batches of images.
 
         Args:
-            x1, x2: [B, C, H, W] in [0, 1]; with gamma 0, there is no second batch.
+            x1, x2: [B, C, H, W] in [0, 1], or this process's part of them; with gamma 0, there is
+                no second batch.
 
         Returns:
             The figures named in `self.figures`, before the step: float32 [len(figures)].
         """
         config = self.config
-        mu, logvar = self.vae.encode(x1.to(self.dtype))  # [B, latent_dim] each
-        z = reparameterize(mu, logvar, self._noise(mu))
-        recon = recon_loss(self.vae.decode(z.to(self.dtype)), x1)
+        logits, mu, logvar, z = self.forward(x1.to(self.dtype), self._noise())
+        recon = recon_loss(logits, x1)
         kl_latents = kl_per_latent(mu, logvar)  # [latent_dim]
         kl = kl_latents.sum()
         tc = self.critic.total_correlation(z) if self.critic else torch.zeros_like(kl)
@@ -92,37 +138,75 @@ class Trainer:
         if self.critic:
             with torch.no_grad():
                 mu2, logvar2 = self.vae.encode(x2.to(self.dtype))  # by the encoder just updated
-                z2 = reparameterize(mu2, logvar2, self._noise(mu2))
-                z_perm = permute_dims(z2, self.generator)
+                z2 = reparameterize(mu2, logvar2, self._noise())
+                # over the whole batch: in a world of several, codes of all processes change places
+                z_perm = permute_dims(self.world.concatenate(z2), self.generator)[self.rows]
             disc_loss, disc_accuracy = self.critic.backward(z_perm)  # against the z above
             self.disc_optimizer.step()
             figures += [tc, disc_loss, disc_accuracy]
         return torch.cat([torch.stack(figures), kl_latents]).detach()
 
-    def _noise(self, mu: Tensor) -> Tensor:
-        return torch.randn(mu.shape, generator=self.generator, device=self.device)
+    def _noise(self) -> Tensor:
+        """N(0, I) for this process's part of a batch, of which every process draws the whole."""
+        shape = (self.config.batch_size, self.config.latent_dim)
+        return torch.randn(shape, generator=self.generator, device=self.device)[self.rows]
 
-    def advance(self) -> None:
-        """Draw the next step's batches by (seed, step), make the step, and add up its figures."""
-        config = self.config
-        seed = derive_seed(config.seed, self.steps_done + 1)
-        generator = self.generator.manual_seed(seed)
-        where = self.dataset.index_device(self.device)
-        if where != self.device:  # an index on the device would have the host wait for it
-            generator = torch.Generator(where).manual_seed(seed)
-        batches = 2 if self.critic else 1
-        size = (batches * config.batch_size,)
-        index = torch.randint(len(self.dataset), size, generator=generator, device=where)
-        images = self.dataset.batch(index, self.device)
-        figures = self.step(*images.split(config.batch_size), *([None] * (2 - batches)))
+    def advance(self, steps: int = 1) -> None:
+        """Make so many steps on batches drawn at random, and add up their figures."""
+        until = self.steps_done + steps
+        with self._on_own_stream():
+            while self.steps_done < until:
+                if self.stream is None:
+                    self.generator.manual_seed(derive_seed(self.config.seed, self.steps_done + 1))
+                if self.images is not None:
+                    self._read_images()
+                if self.graphed:
+                    made = self.graphed(until - self.steps_done)
+                else:
+                    self._whole_step()
+                    made = 1
+                self.steps_done += made
+                self.steps_in_row += made
+
+    def _whole_step(self) -> None:
+        """All that a step does on the device: it draws the batches, trains, and adds up figures."""
+        images = self.images
+        if images is None:
+            images = self.dataset.batch(self._draw_index(self.generator), self.device)
+        x1, x2 = [*images.chunk(self.batches), None][:2]
+        figures = self.step(x1, x2)
         self.sums += figures
         self.finite_steps += self.sums.isfinite()
-        self.steps_done += 1
-        self.steps_in_row += 1
+
+    def _draw_index(self, generator: torch.Generator) -> Tensor:
+        """Which images a step takes, this process's part of every batch one after the other."""
+        shape = (self.batches, self.config.batch_size)
+        where = generator.device
+        index = torch.randint(len(self.dataset), shape, generator=generator, device=where)
+        return index[:, self.rows].flatten()
+
+    def _read_images(self) -> None:
+        """Put the next step's images in their place, drawn on the host by (seed, step)."""
+        seed = derive_seed(self.config.seed, self.steps_done + 1)
+        index = self._draw_index(torch.Generator().manual_seed(seed))
+        self.images.copy_(self.dataset.batch(index, self.device))
+
+    @contextlib.contextmanager
+    def _on_own_stream(self) -> Iterator[None]:
+        """On CUDA, what is started within follows what was started before, and on that stream."""
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            yield
+
+    def wait(self) -> None:
+        """Return once all steps are made."""
+        if self.stream is not None:
+            self.stream.synchronize()
 
     def check_finite(self) -> None:
         """Raise UserError with the step and the term where a figure is not finite any more."""
-        finite_steps = self.finite_steps.tolist()
+        finite_steps = self.world.least(self.finite_steps).tolist()
         first = min(finite_steps)
         if first < self.steps_in_row:
             step = self.steps_done - self.steps_in_row + first + 1
@@ -139,7 +223,7 @@ class Trainer:
 
     def mean_figures(self) -> dict[str, float]:
         """The mean of every figure over the steps since the last row of the log."""
-        means = (self.sums / self.steps_in_row).tolist()
+        means = (self.world.average(self.sums) / self.steps_in_row).tolist()
         return dict(zip(self.figures, means, strict=True))
 
     def reset_figures(self) -> None:
@@ -159,25 +243,35 @@ class Trainer:
             "discriminator": self.discriminator.state_dict() if self.critic else None,
             "disc_optimizer": self.disc_optimizer.state_dict() if self.critic else None,
             "generator": self.generator.get_state(),
-            "sums": self.sums,
-            "finite_steps": self.finite_steps,
+            "sums": self.world.average(self.sums),
+            "finite_steps": self.world.least(self.finite_steps),
             "threads": torch.get_num_threads(),
             "torch_version": str(torch.__version__),
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a checkpoint of the same settings."""
+        """Go on from a checkpoint of the same settings, whatever device it was made on."""
         self.steps_done = state["step"]
         self.steps_in_row = self.steps_done % self.config.log_every
         self.vae.load_state_dict(state["vae"])
-        self.vae_optimizer.load_state_dict(state["vae_optimizer"])
+        _load_moments(self.vae_optimizer, state["vae_optimizer"])
         if self.critic:
             self.discriminator.load_state_dict(state["discriminator"])
-            self.disc_optimizer.load_state_dict(state["disc_optimizer"])
+            _load_moments(self.disc_optimizer, state["disc_optimizer"])
         if state["generator"].shape == self.generator.get_state().shape:  # of the same device
             self.generator.set_state(state["generator"])
+        else:
+            self.generator.manual_seed(derive_seed(self.config.seed, self.steps_done + 1))
         self.sums.copy_(state["sums"])
         self.finite_steps.copy_(state["finite_steps"])
+        if self.graphed:
+            self.graphed.forget()
+
+
+def _load_moments(optimizer: Adam, state: dict) -> None:
+    """The moments of a checkpoint, but not its settings, which go by the device."""
+    settings = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": settings})
 
 
 _WHAT_TO_TRY = (
@@ -196,38 +290,67 @@ def total_steps(config: TrainConfig, num_images: int) -> int:
     return min(steps, config.max_steps or steps)
 
 
-def fit(trainer: Trainer, log: RunLog, run_dir: Path, until: int) -> int:
-    """Train until so many steps are done, or a signal comes; 0, or the signal's number.
+def fit(
+    trainer: Trainer,
+    log: RunLog | None,
+    run_dir: Path,
+    until: int,
+    stop: StopSignals,
+    bar: Progress,
+) -> Iterator[None]:
+    """Train until so many steps are done, or `stop` has a signal, which then ends every process.
 
-    Rows of the log and checkpoints are written on the way, and a checkpoint at the end.
+    Rows of the log and checkpoints are written on the way, and a checkpoint at the end. It yields
+    whenever it has started steps, before it waits for them: several runs share a device so.
+
+    log: None in a process that leaves all writing to another.
     """
-    config = trainer.config
-    row_start = time.monotonic()
+    config, world = trainer.config, trainer.world
+    row_start = monotonic()
 
     def save() -> None:
         trainer.check_finite()
         trainer.check_weights()
-        log.to_disk()  # a checkpoint's rows are there if it is
-        finished = trainer.steps_done >= until
-        save_checkpoint(run_dir / FILE_NAME, {**trainer.state_dict(), "finished": finished})
+        state = {**trainer.state_dict(), "finished": trainer.steps_done >= until}
+        world.from_first(lambda: _save(state, log, run_dir))
 
-    with StopSignals() as stop, StepBar(trainer.steps_done, until) as bar:
-        first_step = trainer.steps_done
-        while trainer.steps_done < until and not stop.signal:
-            trainer.advance()
-            bar.advance()
-            if trainer.steps_done % config.log_every == 0 or trainer.steps_done == until:
-                trainer.check_finite()
-                figures = trainer.mean_figures()
-                steps = min(trainer.steps_in_row, trainer.steps_done - first_step)
-                now = time.monotonic()
-                rate = steps * config.batch_size / (now - row_start)
-                row_start = now
+    first_step = trainer.steps_done
+    stopped = stop.signal
+    while trainer.steps_done < until and not stopped:
+        steps = _steps_to_next(config, trainer.steps_done, until)
+        steps = min(steps, STEPS_AT_ONCE[trainer.device.type])
+        trainer.advance(steps)
+        yield
+        bar.advance(steps)
+        trainer.wait()
+        at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
+        if at_row:
+            trainer.check_finite()
+            figures = trainer.mean_figures()
+            timed = min(trainer.steps_in_row, trainer.steps_done - first_step)
+            now = monotonic()
+            rate = timed * config.batch_size / (now - row_start)
+            row_start = now
+            if log:
                 log.row({"step": trainer.steps_done, **figures, "images_per_second": rate})
-                bar.show(figures)
-            if trainer.steps_done % config.log_every == 0:  # a last, partial row is not begun anew
-                trainer.reset_figures()
-            if trainer.steps_done % config.checkpoint_every == 0 and trainer.steps_done < until:
-                save()
-        save()
-    return stop.signal
+            bar.show(figures)
+        if trainer.steps_done % config.log_every == 0:  # a last, partial row is not begun anew
+            trainer.reset_figures()
+        if trainer.steps_done % config.checkpoint_every == 0 and trainer.steps_done < until:
+            save()
+        if world.alone:
+            stopped = stop.signal
+        elif at_row:  # all at the same step, or one would wait for a gradient of another for ever
+            stopped = stop.signal = max(world.gather(stop.signal))
+    save()
+
+
+def _steps_to_next(config: TrainConfig, done: int, until: int) -> int:
+    """Steps until there is something to write, or the end."""
+    every = (config.log_every, config.checkpoint_every)
+    return min(until - done, *(each - done % each for each in every))
+
+
+def _save(state: dict[str, object], log: RunLog, run_dir: Path) -> None:
+    log.to_disk()  # a checkpoint's rows are there if it is
+    save_checkpoint(run_dir / FILE_NAME, state)

@@ -11,7 +11,8 @@ from factorvae import checkpoint, runlog
 from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.objective import kl_divergence, recon_loss, reparameterize, total_correlation
-from factorvae.runlog import RunLog
+from factorvae.runlog import RunLog, StepBar
+from factorvae.signals import StopSignals
 from factorvae.trainer import Trainer, derive_seed, fit, total_steps
 
 SMALL = TrainConfig(hidden_dim=16, disc_depth=2, disc_width=24, batch_size=8, log_every=4)
@@ -33,8 +34,13 @@ def train(dataset, run_dir, config, until):
         trainer.load_state_dict(checkpoint.load_checkpoint(run_dir))
     header = runlog.columns(config.latent_dim)
     with RunLog(run_dir, header, trainer.steps_done, config.log_every) as log:
-        assert fit(trainer, log, run_dir, until) == 0
+        run_fit(trainer, log, run_dir, until)
     return trainer
+
+
+def run_fit(trainer, log, run_dir, until):
+    for _ in fit(trainer, log, run_dir, until, StopSignals(), StepBar(trainer.steps_done, until)):
+        assert trainer.steps_done <= until
 
 
 def same_state(one, other):
@@ -218,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(sprites, tmp_path):
         RunLog(tmp_path, runlog.columns(10), 6, SMALL.log_every) as log,
         pytest.raises(UserError, match="recon is not finite at step 7.*--lr"),
     ):
-        fit(trainer, log, tmp_path, 12)
+        run_fit(trainer, log, tmp_path, 12)
     assert (tmp_path / checkpoint.FILE_NAME).read_bytes() == good
 
 
@@ -232,7 +238,7 @@ def test_weights_that_are_not_finite_are_not_saved(sprites, tmp_path):
         pytest.raises(UserError, match="the discriminator is not finite after step 1"),
         RunLog(tmp_path, runlog.columns(10), 0, 1) as log,
     ):
-        fit(trainer, log, tmp_path, 1)
+        run_fit(trainer, log, tmp_path, 1)
     assert (tmp_path / checkpoint.FILE_NAME).read_bytes() == good
     assert "error: the discriminator is not finite" in (tmp_path / runlog.TEXT_NAME).read_text()
 
@@ -280,7 +286,7 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
     x1, x2 = batches(sprites, 8)
     for trainer in (cpu, gpu):  # both draw the same noise, on the host
         draws = torch.Generator().manual_seed(1)
-        trainer._noise = lambda mu, g=draws: torch.randn(mu.shape, generator=g).to(mu.device)
+        trainer._noise = lambda g=draws, d=trainer.device: torch.randn(8, 10, generator=g).to(d)
     on_cpu = cpu.step(x1, x2)
     on_gpu = gpu.step(x1.to(device), x2.to(device)).cpu()
     torch.testing.assert_close(on_gpu[:3], on_cpu[:3], rtol=1e-2, atol=1e-3)

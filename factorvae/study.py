@@ -1,0 +1,371 @@
+"""A study: the runs of every combination of the seeds, gammas and betas asked for.
+
+On one CUDA device the runs train at the same time, each by graphs on a stream of its own; on the
+CPU, in a process each, several at a time. Under torchrun every process has a share of the runs.
+What is known of a study is kept in `study.json` in its folder:
+
+    format, version     what the file is
+    settings            what its runs have in common, as in their config.json
+    runs                of each run: folder, beta, gamma, seed, state ('new', 'stopped', 'finished'
+                        or 'failed'), steps done, steps of the whole run (until), error, and the
+                        figures of the last row of its log
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import torch
+
+from factorvae.config import TrainConfig
+from factorvae.datasets import Dataset, load_dataset
+from factorvae.errors import UserError
+from factorvae.run import SUMMARISED, Run
+from factorvae.rundir import run_name
+from factorvae.runlog import StepBar
+from factorvae.runtime import keep_freed_memory, use_threads
+from factorvae.signals import StopSignals
+from factorvae.world import World
+
+FILE_NAME = "study.json"
+FORMAT = "factorvae study"
+VERSION = 1
+RUNS_PER_DEVICE = 16  # on CUDA at a time, by default
+CPU = torch.device("cpu")
+SWEPT = ("beta", "gamma", "seed")
+
+
+def study_dir_of(configs: Sequence[TrainConfig]) -> Path:
+    """--output_dir, or runs/dsprites_beta1_gamma1+6.4_seed0-9."""
+    if configs[0].output_dir is not None:
+        return Path(configs[0].output_dir)
+    values = [list(dict.fromkeys(getattr(c, name) for c in configs)) for name in SWEPT]
+    return Path("runs") / run_name(configs[0].dataset, *values)
+
+
+def runs_of(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
+    """The same, each with its own folder in the study's."""
+    folder = study_dir_of(configs)
+    names = [run_name(c.dataset, [c.beta], [c.gamma], [c.seed]) for c in configs]
+    return [
+        dataclasses.replace(config, output_dir=str(folder / name))
+        for config, name in zip(configs, names, strict=True)
+    ]
+
+
+def train_study(
+    configs: Sequence[TrainConfig], dataset: Dataset, device: torch.device, world: World
+) -> int:
+    """Train this process's share of the runs, and tell of all; what the script exits with.
+
+    Finished runs are left as they are and stopped ones go on. One that fails, or whose process
+    dies, does not stop the others.
+    """
+    folder = study_dir_of(configs)
+    configs = runs_of(configs)
+    share = configs[world.rank :: world.size]
+    runs = world.together(lambda: [Run(config, dataset) for config in share])
+    to_do = [run for run in runs if run.state != "finished"]
+    threads = use_threads(configs[0].threads)
+    jobs = configs[0].jobs or (threads if device.type == "cpu" else RUNS_PER_DEVICE)
+    jobs = max(1, min(jobs, len(to_do)))
+
+    def record() -> list[dict[str, object]]:
+        """Every process's runs, in the order of the flags, also into study.json."""
+        known = {summary["folder"]: summary for summary in _summaries(runs, world)}
+        summaries = [known[Path(config.output_dir).name] for config in configs]
+        world.from_first(lambda: write_study(folder, configs, summaries))
+        return summaries
+
+    summaries = record()
+    finished = sum(summary["state"] == "finished" for summary in summaries)
+    first = sum(run.steps for run in to_do)
+    total = sum(run.until for run in to_do)
+    with StopSignals() as stop, StepBar(first, total, world.rank == 0) as bar:
+        bar.say(f"study of {len(configs)} runs in {folder}: {finished} finished")
+        among = f", {world.size} processes with {len(share)} runs each" if world.size > 1 else ""
+        bar.say(f"{device}, {jobs} at a time{among}; {dataset.name}, {dataset.source}")
+
+        def ended(run: Run) -> None:
+            told = {"finished": f"{run.steps:,} steps", "failed": run.error}
+            name = run.folder.name
+            bar.say(f"{run.state} {name}: {told.get(run.state, f'at step {run.steps:,}')}")
+            if world.alone:
+                record()
+
+        if device.type == "cpu" and jobs > 1:
+            _in_processes(to_do, jobs, threads // jobs, stop, bar, ended)
+        else:
+            _in_turns(to_do, jobs, device, threads, stop, bar, ended)
+
+    summaries = record()
+    if world.rank == 0:
+        print(study_table(summaries))
+        print(f"next: python evaluate.py --model_path {folder}")
+    states = {summary["state"] for summary in summaries}
+    if stop.signal and states & {"new", "stopped"}:
+        return 128 + stop.signal
+    return 2 if "failed" in states else 0
+
+
+def _summaries(runs: Sequence[Run], world: World) -> list[dict[str, object]]:
+    return [one for share in world.gather([run.summary() for run in runs]) for one in share]
+
+
+class RunBar:
+    """A run's part in the bar of its study."""
+
+    def __init__(self, bar: StepBar, run: Run) -> None:
+        self.bar, self.name = bar, run.folder.name
+        self.left = run.until - run.steps
+
+    def advance(self, steps: int) -> None:
+        self.left -= steps
+        self.bar.advance(steps)
+
+    def show(self, figures: dict[str, float]) -> None:
+        self.bar.show(figures, self.name)
+
+    def say(self, text: str) -> None:
+        """Nothing: the run's log.txt has it."""
+
+    def close(self) -> None:
+        """The run has ended: what it has left will not be done."""
+        self.bar.drop(self.left)
+
+
+def _threads_for(run: Run, threads: int) -> int:
+    """--threads' part, or, without it, as many as the run began with."""
+    return threads if run.config.threads else run.threads or threads
+
+
+def _attempt(
+    run: Run,
+    device: torch.device,
+    threads: int,
+    stop: StopSignals,
+    bar: "RunBar | PipedBar",
+) -> Iterator[None]:
+    """Train a run as alone, but note a failure rather than raise it."""
+    try:
+        yield from run.train(device, _threads_for(run, threads), stop, bar)
+    except UserError as error:
+        run.fail(str(error))
+    except torch.OutOfMemoryError:
+        run.fail(f"out of memory on {device}: try fewer --jobs")
+
+
+def _in_turns(
+    runs: Sequence[Run],
+    jobs: int,
+    device: torch.device,
+    threads: int,
+    stop: StopSignals,
+    bar: StepBar,
+    ended: Callable[[Run], None],
+) -> None:
+    """Train in this process: on CUDA, while one run's steps are awaited, others' are under way."""
+    waiting = deque(runs)
+    active: list[tuple[Run, RunBar, Iterator[None]]] = []
+    while waiting or active:
+        while waiting and len(active) < jobs and not stop.signal:
+            run = waiting.popleft()
+            run_bar = RunBar(bar, run)
+            active.append((run, run_bar, _attempt(run, device, threads, stop, run_bar)))
+        if stop.signal:
+            waiting.clear()
+        for one in list(active):
+            run, run_bar, steps = one
+            if next(steps, "ended") == "ended":
+                active.remove(one)
+                run_bar.close()
+                ended(run)
+
+
+class PipedBar:
+    """What a run in a process of its own tells the study, and is told by it."""
+
+    def __init__(self, sender: Connection, stop: StopSignals, told_to_stop: Event) -> None:
+        self.sender, self.stop, self.told_to_stop = sender, stop, told_to_stop
+        self.parent = os.getppid()
+        self.steps = 0
+
+    def advance(self, steps: int) -> None:
+        self.steps += steps
+        if self.told_to_stop.is_set() or os.getppid() != self.parent:  # the study's process is gone
+            self.stop.signal = signal.SIGTERM
+
+    def show(self, figures: dict[str, float]) -> None:
+        if os.getppid() == self.parent:
+            self.sender.send((self.steps, figures))
+            self.steps = 0
+
+    def say(self, text: str) -> None:
+        """Nothing: the run's log.txt has it."""
+
+
+def _train_in_process(
+    config: TrainConfig, threads: int, sender: Connection, told_to_stop: Event
+) -> None:
+    """A process's work: one run. Sends its progress, and in the end its state, error and steps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study's process to pass on
+    keep_freed_memory()
+    dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
+    run = Run(config, dataset)
+    with StopSignals() as stop:
+        for _ in _attempt(run, CPU, threads, stop, PipedBar(sender, stop, told_to_stop)):
+            pass
+    sender.send((run.state, run.error, run.steps))
+
+
+def _in_processes(
+    runs: Sequence[Run],
+    jobs: int,
+    threads: int,
+    stop: StopSignals,
+    bar: StepBar,
+    ended: Callable[[Run], None],
+) -> None:
+    """Train each in a process of its own, so many at a time."""
+    context = multiprocessing.get_context("spawn")
+    told_to_stop = context.Event()
+    waiting = deque(runs)
+    active: dict[Connection, tuple[Run, RunBar, BaseProcess]] = {}
+    while waiting or active:
+        while waiting and len(active) < jobs and not stop.signal:
+            run = waiting.popleft()
+            receiver, sender = context.Pipe(duplex=False)
+            arguments = (run.config, max(1, threads), sender, told_to_stop)
+            process = context.Process(target=_train_in_process, args=arguments, daemon=True)
+            process.start()
+            sender.close()  # the process has its own: when it ends, the pipe does
+            active[receiver] = run, RunBar(bar, run), process
+        if stop.signal:
+            waiting.clear()
+            told_to_stop.set()
+        for receiver in wait(list(active), timeout=0.2):
+            run, run_bar, process = active[receiver]
+            message = _received(receiver)
+            if message is not None and len(message) == 2:
+                run_bar.advance(message[0])
+                run_bar.show(message[1])
+                continue
+            if message is None:
+                process.join()
+                run.fail(f"its process died (exit code {process.exitcode})")
+            else:
+                run.state, run.error, run.steps = message
+                process.join()
+            del active[receiver]
+            receiver.close()
+            run_bar.close()
+            ended(run)
+
+
+def _received(receiver: Connection) -> tuple | None:
+    """The next message; None where the process at the other end is gone."""
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
+
+
+def write_study(
+    folder: Path, configs: Sequence[TrainConfig], summaries: Sequence[dict[str, object]]
+) -> None:
+    """Write study.json whole; runs that an earlier command put into the folder stay listed.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    path = folder / FILE_NAME
+    common = dataclasses.asdict(configs[0])
+    settings = {name: common[name] for name in common if name not in (*SWEPT, "output_dir")}
+    listed = {run["folder"] for run in summaries}
+    earlier = [run for run in read_study(folder)["runs"] if run["folder"] not in listed]
+    content = {"format": FORMAT, "version": VERSION, "settings": settings}
+    content["runs"] = [*earlier, *summaries]
+    temporary = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def read_study(folder: Path) -> dict:
+    """A study's study.json; without runs where there is none.
+
+    Raises:
+        UserError: it is damaged, or another program's.
+    """
+    path = folder / FILE_NAME
+    if not os.path.exists(path):
+        return {"runs": []}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; the runs go on without it: remove it") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is no study of this project")
+    return content
+
+
+HEADINGS = {"recon": "recon", "kl": "KL", "tc": "TC", "disc_accuracy": "disc. accuracy"}
+FORMS = {"recon": ".1f", "kl": ".2f", "tc": ".3f", "disc_accuracy": ".3f"}
+
+
+def study_table(summaries: Sequence[dict]) -> str:
+    """A row for each run, then, over the seeds of a setting, mean and standard deviation.
+
+    The figures are those of the last row of each log: means over its last --log_every steps.
+    """
+    rows = [["run", "state", "steps", *HEADINGS.values()]]
+    for run in summaries:
+        figures = [_form(name, run["figures"].get(name)) for name in SUMMARISED]
+        rows.append([run["folder"], run["state"], f"{run['steps']:,}", *figures])
+    rows.append([])
+    groups: dict[tuple, list[dict]] = {}
+    for run in summaries:
+        if run["state"] == "finished":
+            groups.setdefault((run["beta"], run["gamma"], run["steps"]), []).append(run)
+    for (beta, gamma, steps), runs in groups.items():
+        if len(runs) > 1:
+            label = f"beta {beta:g}, gamma {gamma:g}, {len(runs)} seeds"
+            figures = [_mean_and_deviation(name, runs) for name in SUMMARISED]
+            rows.append([label, "mean +- sd", f"{steps:,}", *figures])
+    failures = [f"{run['folder']}: {run['error']}" for run in summaries if run["error"]]
+    return "\n".join([*_aligned(rows), *failures])
+
+
+def _form(name: str, value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:{FORMS[name]}}"
+
+
+def _mean_and_deviation(name: str, runs: Sequence[dict]) -> str:
+    values = [run["figures"].get(name, float("nan")) for run in runs]
+    if any(value != value for value in values):  # no discriminator, no estimate
+        return ""
+    return f"{_form(name, statistics.mean(values))} +- {_form(name, statistics.stdev(values))}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first two columns to the left, the others to the right."""
+    full = [row for row in rows if row]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    lines = []
+    for row in rows:
+        left = [f"{cell:{width}}" for cell, width in zip(row[:2], widths[:2], strict=False)]
+        right = [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=False)]
+        lines.append("  ".join([*left, *right]).rstrip())
+    return lines

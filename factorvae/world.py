@@ -1,0 +1,163 @@
+"""The processes that torchrun started on one command, on one machine or on many."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from factorvae.errors import UserError
+
+T = TypeVar("T")
+
+# A process that is through with its share of a study waits for the others, for days if need be. One
+# that died is noticed without this: its connections close, and torchrun ends the rest.
+PATIENCE = timedelta(days=365)
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of the processes this one is; alone by default.
+
+    rank: of `size` processes. local_rank: of those on this machine. restarts: how often torchrun
+    has begun anew after a process died. group: exchanges tensors that lie on the device.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    restarts: int = 0
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def alone(self) -> bool:
+        return self.size == 1
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.alone:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def together(self, make: Callable[[], T]) -> T:
+        """What `make` gives here; a UserError in any process is raised in all of them.
+
+        So that none waits for one that is gone.
+        """
+        if self.alone:
+            return make()
+        made, fault = None, None
+        try:
+            made = make()
+        except UserError as error:
+            fault = str(error)
+        for each in self.gather(fault):
+            if each is not None:
+                raise UserError(each)
+        return made
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the process of rank 0, which alone calls it, in all of them.
+
+        A UserError there is raised in all of them.
+        """
+        if self.alone:
+            return make()
+        made = [self.together(make if self.rank == 0 else _nothing)]
+        dist.broadcast_object_list(made, src=0)
+        return made[0]
+
+    @contextmanager
+    def first_here_goes_ahead(self) -> Iterator[None]:
+        """The block is run by one process of every machine, and after that by the others."""
+        if self.local_rank > 0:
+            self._meet()
+        try:
+            yield
+        finally:  # also after an error, which the others will then meet on their own
+            if self.local_rank == 0:
+                self._meet()
+
+    def _meet(self) -> None:
+        if not self.alone:
+            dist.barrier()
+
+    def on(self, device: torch.device) -> "World":
+        """The same, exchanging tensors from one device of this kind to another.
+
+        Raises:
+            UserError: there are more processes on this machine than devices.
+        """
+        if self.alone or device.type == "cpu":
+            return self
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if here > torch.cuda.device_count():
+            raise UserError(
+                f"{here} processes cannot share {torch.cuda.device_count()} CUDA devices in one "
+                "run; start one per device: torchrun --nproc_per_node"
+            )
+        return replace(self, group=dist.new_group(backend="nccl"))
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a batch that are this process's part."""
+        part = batch_size // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def concatenate(self, part: Tensor) -> Tensor:
+        """[b, ...] of every process -> [b * size, ...], in the order of their ranks."""
+        if self.alone:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        dist.all_gather(parts, part.contiguous(), group=self.group)
+        return torch.cat(parts)
+
+    def average(self, values: Tensor) -> Tensor:
+        """The mean over the processes."""
+        return self._reduced(values, dist.ReduceOp.SUM) / self.size
+
+    def least(self, values: Tensor) -> Tensor:
+        """The smallest over the processes."""
+        return self._reduced(values, dist.ReduceOp.MIN)
+
+    def _reduced(self, values: Tensor, operation: dist.ReduceOp) -> Tensor:
+        if self.alone:
+            return values
+        values = values.clone()
+        dist.all_reduce(values, operation, group=self.group)
+        return values
+
+
+def _nothing() -> None:
+    return None
+
+
+ALONE = World()
+
+
+@contextmanager
+def join_world() -> Iterator[World]:
+    """The processes that torchrun started, for as long as they work together; else this one alone.
+
+    torchrun tells each of its processes about the others by environment variables.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if "RANK" not in os.environ or size == 1:
+        yield ALONE
+        return
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield World(
+            rank=int(os.environ["RANK"]),
+            size=size,
+            local_rank=int(os.environ.get("LOCAL_RANK", 0)),
+            restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+        )
+    finally:
+        dist.destroy_process_group()
