@@ -135,9 +135,7 @@ class DistributedCritic:
     ) -> None:
         self.dtype = dtype
         self.discriminator = discriminator
-        self.parallel = DistributedDataParallel(
-            discriminator, process_group=group, broadcast_buffers=False
-        )
+        self.parallel = DistributedDataParallel(discriminator, process_group=group)
 
     def total_correlation(self, z: Tensor) -> Tensor:
         """Eq. 3 on z [b, latent_dim], differentiable in z and in nothing else."""

@@ -75,9 +75,7 @@ class Trainer:
         self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), **adam)
         self.forward = self.vae
         if not world.alone:
-            self.forward = DistributedDataParallel(
-                self.vae, process_group=world.group, broadcast_buffers=False
-            )
+            self.forward = DistributedDataParallel(self.vae, process_group=world.group)
 
         self.discriminator = self.critic = self.disc_optimizer = None
         if config.gamma > 0:
