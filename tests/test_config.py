@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from factorvae.config import PRESETS, TrainConfig, parse
+from factorvae.config import PRESETS, EvaluateConfig, TrainConfig, parse, parse_study
 from factorvae.errors import UserError, run_script
 
 
@@ -70,6 +70,92 @@ def test_bad_values_are_one_line(argv, message):
         parsed(*argv)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def combinations(*argv):
+    return [(one.beta, one.gamma, one.seed) for one in parse_study(TrainConfig, "", argv)]
+
+
+def test_several_values_make_a_config_of_each_combination_and_the_seed_is_fastest():
+    assert combinations("--seed", "0", "1", "2") == [(1.0, 6.4, 0), (1.0, 6.4, 1), (1.0, 6.4, 2)]
+    flags = ("--seed", "3", "1", "--gamma", "6.4", "1", "35", "--beta", "4", "1")
+    assert combinations(*flags) == [
+        (beta, gamma, seed) for beta in (4.0, 1.0) for gamma in (6.4, 1.0, 35.0) for seed in (3, 1)
+    ]
+
+
+def test_a_range_of_seeds_has_both_of_its_ends():
+    seeds = [seed for _, _, seed in combinations("--seed", "0-9")]
+    assert seeds == list(range(10))
+    assert [seed for _, _, seed in combinations("--seed", "7-8", "4", "2-2")] == [7, 8, 4, 2]
+    assert len(combinations("--seed", "0-9999")) == 10_000
+
+
+def test_a_value_given_twice_counts_once():
+    assert [seed for _, _, seed in combinations("--seed", "1", "0-2", "1")] == [1, 0, 2]
+    assert [gamma for _, gamma, _ in combinations("--gamma", "1", "35", "1.0")] == [1.0, 35.0]
+
+
+def test_the_configs_of_a_study_differ_in_what_was_given_several_values_only():
+    flags = ("--beta", "1", "4", "--seed", "0-1", "--lr", "1e-3", "--max_steps", "9")
+    for config in parse_study(TrainConfig, "", flags):
+        same = TrainConfig(lr=1e-3, max_steps=9)
+        assert dataclasses.replace(config, beta=1.0, seed=0) == same
+
+
+def test_a_preset_fills_only_what_is_unset_in_a_study_too():
+    chairs = ("--dataset", "chairs", "--seed", "0", "1")
+    assert combinations(*chairs) == [(1.0, 3.2, 0), (1.0, 3.2, 1)]
+    assert combinations(*chairs, "--gamma", "6.4", "10")[::2] == [(1.0, 6.4, 0), (1.0, 10.0, 0)]
+    configs = parse_study(TrainConfig, "", [*chairs, "--gamma", "6.4", "10"])
+    assert {config.lr_disc for config in configs} == {1e-5}
+
+
+def test_one_value_of_each_flag_is_one_config():
+    flags = ("--seed", "3", "--gamma", "35", "--beta", "2")
+    assert parse_study(TrainConfig, "", flags) == [parsed(*flags)]
+    assert parsed(*flags) == TrainConfig(seed=3, gamma=35.0, beta=2.0)
+    assert parsed("--seed", "3-3", "--gamma", "35", "35").seed == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--seed", "5-2"], "argument --seed: invalid range: '5-2'"),
+        (["--seed", "0-99999999"], "argument --seed: invalid range: '0-99999999'"),
+        (["--seed", "1-"], "argument --seed: invalid int value: '1-'"),
+        (["--seed", "0,1"], "argument --seed: invalid int value: '0,1'"),
+        (["--seed"], "argument --seed: expected at least one argument"),
+        (["--seed", "0", "-1"], "--seed must be at least 0, not -1"),
+        (["--seed", "9223372036854775807-9223372036854775808"], "--seed must be at most 92233"),
+        (["--gamma", "1", "high"], "argument --gamma: invalid float value: 'high'"),
+        (["--gamma", "1-5"], "argument --gamma: invalid float value: '1-5'"),
+        (["--gamma", "1", "nan"], "--gamma must be a finite number, not nan"),
+        (["--beta", "1", "-4"], "--beta must be at least 0, not -4.0"),
+        (["--seed", "0-9999", "--gamma", "1", "2"], "these flags make a study of 20,000 runs; 10,"),
+        (["--lr", "1e-4", "1e-3"], "unrecognized arguments: 1e-3"),
+        (["--jobs", "-2"], "--jobs must be at least 0, not -2"),
+    ],
+)
+def test_bad_values_of_a_study_are_one_line(argv, message):
+    with pytest.raises(UserError) as caught:
+        parse_study(TrainConfig, "", argv)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["0", "1"], "unrecognized arguments: 1"),
+        (["0-9"], "argument --seed: invalid int value: '0-9'"),
+    ],
+)
+def test_evaluate_takes_one_seed_only(values, message):
+    assert parse(EvaluateConfig, "", ["--seed", "4"]).seed == 4
+    with pytest.raises(UserError) as caught:
+        parse(EvaluateConfig, "", ["--seed", *values])
+    assert str(caught.value).startswith(message)
 
 
 def test_scripts_exit_2_for_a_mistake_and_0_without(capsys):
