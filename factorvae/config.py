@@ -126,7 +126,7 @@ class TrainConfig(Config):
         "in which convolutions and products compute; fp32 is TF32 on CUDA",
         choices=("fp32", "bf16"),
     )
-    compile: bool = option(False, "run", "the VAE by torch.compile", resume="free")
+    compile: bool = option(False, "run", "fuse the step's kernels by torch.compile", resume="free")
     threads: int = threads_option()
     output_dir: str | None = option(
         None,

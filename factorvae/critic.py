@@ -53,6 +53,11 @@ class Critic:
         self.joint = [[whole[:B] for whole in both] for both in (self.inputs, self.deltas)]
         self.perm = [[whole[B:] for whole in both] for both in (self.inputs, self.deltas)]
 
+    def compile(self) -> None:
+        """Have torch.compile fuse what lies between the matrix products."""
+        self._joint = torch.compile(self._joint)
+        self.backward = torch.compile(self.backward)
+
     def total_correlation(self, z: Tensor) -> Tensor:
         """Eq. 3 on z [B, latent_dim], differentiable in z and in nothing else."""
         return _TotalCorrelation.apply(z, self)

@@ -9,6 +9,7 @@ import torch
 from factorvae.checkpoint import FILE_NAME, load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
+from factorvae.errors import UserError
 from factorvae.rundir import check_same_data, earlier_checkpoint, make_run_dir, run_dir_of
 from factorvae.runlog import FILE_NAME as LOG_NAME
 from factorvae.runlog import Progress, RunLog, StepBar, columns, read_log
@@ -61,7 +62,7 @@ class Run:
             trainer.load_state_dict(world.from_first(lambda: load_checkpoint(self.folder)))
         world.from_first(lambda: make_run_dir(self.folder, config))
         if world.rank > 0:
-            yield from fit(trainer, None, self.folder, self.until, stop, bar)
+            yield from self._fit(trainer, None, stop, bar)
             self._ended(trainer)
             return
 
@@ -81,13 +82,25 @@ class Run:
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
             first, start = self.steps, time.monotonic()
-            yield from fit(trainer, log, self.folder, self.until, stop, bar)
+            yield from self._fit(trainer, log, stop, bar)
             rate = (trainer.steps_done - first) / (time.monotonic() - start)
             self._ended(trainer)
             if self.state == "finished":
                 say(f"finished {self.steps:,} steps at {rate:.1f} steps/s")
             else:
                 say(f"stopped at step {self.steps:,}; the same command goes on from there")
+
+    def _fit(
+        self, trainer: Trainer, log: RunLog | None, stop: StopSignals, bar: Progress
+    ) -> Iterator[None]:
+        fitting = fit(trainer, log, self.folder, self.until, stop, bar)
+        if not self.config.compile:
+            yield from fitting
+            return
+        try:
+            yield from fitting
+        except torch._dynamo.exc.TorchDynamoException as error:  # no compiler on this machine, say
+            raise UserError(f"--compile failed: {str(error).strip().splitlines()[0]}") from error
 
     def _ended(self, trainer: Trainer) -> None:
         self.steps = trainer.steps_done

@@ -27,11 +27,17 @@ def run_name(
 ) -> str:
     """dsprites_beta1_gamma6.4_seed0, or, of a study, dsprites_beta1+4_gamma6.4_seed0-9."""
     dataset = dataset.replace(":", "_").replace("/", "_")
-    beta, gamma = ("+".join(f"{value:g}" for value in values) for values in (betas, gammas))
+    beta, gamma = ("+".join(map(_shortest, values)) for values in (betas, gammas))
     seed = "+".join(map(str, seeds))
     if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
         seed = f"{seeds[0]}-{seeds[-1]}"
     return f"{dataset}_beta{beta}_gamma{gamma}_seed{seed}"
+
+
+def _shortest(value: float) -> str:
+    """4 for 4.0, and all digits where they are needed to tell runs apart."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:

@@ -44,6 +44,8 @@ def use_device(device: torch.device) -> None:
     of them in float32 proper.
     """
     if device.type == "cuda":
+        # Of the default's 8 connections, the 16 streams of a study would have to share.
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
 

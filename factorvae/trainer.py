@@ -41,12 +41,16 @@ class Trainer:
     `wait` before anything is read. In a world of several processes each makes a part of every
     batch, and DistributedDataParallel averages the gradients.
 
+    Random numbers: on the CPU the generator is seeded anew by (seed, step) in every step; on CUDA,
+    where graphs leave the host no say in a step, it is seeded once and goes on, and a checkpoint
+    has its state.
+
     Args:
         config: the run's settings.
         dataset: gives `len` and `batch(index, device)`.
         device: where everything lies.
         world: the processes that share every batch.
-        graphs: whether steps on CUDA are recorded as CUDA graphs (in a world of several, never).
+        graphs: whether steps on CUDA are replayed from CUDA graphs (in a world of several, never).
     """
 
     def __init__(
@@ -69,9 +73,6 @@ class Trainer:
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
         self.vae = VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
         self.vae.to(device)
-        if config.compile:
-            self.vae.encoder.compile()
-            self.vae.decoder.compile()
         self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), **adam)
         self.forward = self.vae
         if not world.alone:
@@ -90,6 +91,13 @@ class Trainer:
                 self.discriminator.parameters(), config.lr_disc, (0.5, 0.9), **adam
             )
 
+        self.terms = self._terms
+        if config.compile:
+            self.terms = torch.compile(self._terms)
+            self.vae.encoder.compile()
+            if self.critic and world.alone:
+                self.critic.compile()
+
         self.figures = ["recon", "kl", *(DISCRIMINATOR_COLUMNS if self.critic else ())]
         self.figures += [f"kl_{j}" for j in range(config.latent_dim)]
         # since the last row of the log: the steps, the sum of each figure, its steps while finite
@@ -105,9 +113,9 @@ class Trainer:
         if dataset.index_device(device) != device:
             size = self.batches * len(range(config.batch_size)[self.rows])
             self.images = torch.zeros(size, *dataset.image_shape, device=device)
-        self.stream = torch.cuda.Stream(device) if on_cuda else None
+        self.stream = torch.cuda.Stream(device) if on_cuda and world.alone else None
         self.graphed = None
-        if on_cuda and graphs and world.alone:
+        if self.stream is not None and graphs:
             sizes = STEPS_PER_LAUNCH if self.images is None else (1,)
             self.graphed = GraphedSteps(self._whole_step, self.generator, sizes, record_on_cuda)
 
@@ -122,9 +130,7 @@ class Trainer:
             The figures named in `self.figures`, before the step: float32 [len(figures)].
         """
         config = self.config
-        logits, mu, logvar, z = self.forward(x1.to(self.dtype), self._noise())
-        recon = recon_loss(logits, x1)
-        kl_latents = kl_per_latent(mu, logvar)  # [latent_dim]
+        recon, kl_latents, z = self.terms(x1, self._noise())
         kl = kl_latents.sum()
         tc = self.critic.total_correlation(z) if self.critic else torch.zeros_like(kl)
         loss = recon + config.beta * kl + config.gamma * tc  # Eq. 2
@@ -144,6 +150,11 @@ class Trainer:
             figures += [tc, disc_loss, disc_accuracy]
         return torch.cat([torch.stack(figures), kl_latents]).detach()
 
+    def _terms(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The VAE's terms of Eq. 2, [] and [latent_dim], and the codes z [B, latent_dim]."""
+        logits, mu, logvar, z = self.forward(x.to(self.dtype), eps)
+        return recon_loss(logits, x), kl_per_latent(mu, logvar), z
+
     def _noise(self) -> Tensor:
         """N(0, I) for this process's part of a batch, of which every process draws the whole."""
         shape = (self.config.batch_size, self.config.latent_dim)
@@ -154,7 +165,7 @@ class Trainer:
         until = self.steps_done + steps
         with self._on_own_stream():
             while self.steps_done < until:
-                if self.stream is None:
+                if self.device.type == "cpu":
                     self.generator.manual_seed(derive_seed(self.config.seed, self.steps_done + 1))
                 if self.images is not None:
                     self._read_images()

@@ -19,6 +19,29 @@ def test_devices_by_name():
             runtime.choose_device(name)
 
 
+def test_processes_of_a_machine_take_its_devices_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("auto", "cuda"):
+        chosen = [runtime.choose_device(name, number) for number in range(3)]
+        assert chosen == [torch.device("cuda", index) for index in (0, 1, 0)]
+    assert runtime.choose_device("cuda:0", 1) == torch.device("cuda", 0)
+    assert runtime.choose_device("cpu", 1) == torch.device("cpu")
+
+
+def test_the_cpu_computes_in_full_float32():
+    runtime.use_device(torch.device("cpu"))
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_multiplies_in_tf32():
+    before = torch.get_float32_matmul_precision()
+    runtime.use_device(torch.device("cuda", 0))
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision(before)
+
+
 def test_threads_asked_for_are_used_and_idle_cores_counted():
     assert runtime.use_threads(1) == torch.get_num_threads() == 1
     assert 0 <= runtime.idle_cores() <= os.cpu_count()

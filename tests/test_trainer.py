@@ -1,15 +1,20 @@
 """The step against the textbook's, exact resumption, and the run's bookkeeping."""
 
+import copy
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.textbook import TextbookTrainer
 from factorvae import checkpoint, runlog
 from factorvae.config import TrainConfig
+from factorvae.datasets import table
 from factorvae.errors import UserError
+from factorvae.graphs import GraphedSteps
 from factorvae.objective import kl_divergence, recon_loss, reparameterize, total_correlation
 from factorvae.runlog import RunLog, StepBar
 from factorvae.signals import StopSignals
@@ -278,21 +283,242 @@ def test_a_run_ends_with_its_epochs_or_its_steps():
     assert total_steps(TrainConfig(max_steps=10**9), 737_280) == 576_000
 
 
+class Steps:
+    """A step that draws a number and adds it up, and recordings of it that only a replay makes."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+        self.total = torch.zeros(1)
+        self.recorded = []
+
+    def step(self):
+        self.total += torch.rand(1, generator=self.generator)
+
+    def record(self, step, count, generator):
+        assert step == self.step
+        assert generator is self.generator
+        self.recorded.append(count)
+
+        class Recording:
+            def replay(self):
+                for _ in range(count):
+                    step()
+
+        return Recording()
+
+
+def test_recorded_steps_are_as_many_as_asked_for_and_the_same():
+    plain, other = Steps(), Steps()
+    graphed = GraphedSteps(other.step, other.generator, (10, 1), other.record)
+    made = []
+    while sum(made) < 25:
+        made.append(graphed(25 - sum(made)))
+    assert made == [1, 1, 1, 10, 10, 1, 1]  # three to warm up, then as large as they go
+    assert other.recorded == [10, 1]
+    for _ in range(25):
+        plain.step()
+    assert torch.equal(plain.total, other.total)
+    assert graphed(100) == 10
+    assert other.recorded == [10, 1]
+    graphed.forget()
+    assert [graphed(100) for _ in range(4)] == [1, 1, 1, 10]
+    assert other.recorded == [10, 1, 10]
+
+
+class OperationNames(TorchDispatchMode):
+    """The names of all operations called within."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"gamma": 0.0}, {"precision": "bf16"}])
+def test_a_step_calls_nothing_that_waits_or_whose_shape_is_not_known(sprites, changes):
+    """What a CUDA graph cannot hold: numbers read by the host, and shapes that depend on values."""
+    trainer = Trainer(dataclasses.replace(SMALL, **changes), sprites, CPU)
+    trainer.advance()
+    with OperationNames() as called:
+        trainer._whole_step()
+    assert any("convolution" in name for name in called.names)
+    forbidden = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+    assert not [name for name in called.names if name.split(".")[1] in forbidden]
+
+
+def test_a_table_that_stays_with_the_host_gives_the_images_of_seed_and_step(sprites):
+    class OnHost:
+        """The sprites, as if the device had no room for them."""
+
+        image_shape = sprites.image_shape
+        batch = staticmethod(sprites.batch)
+
+        def __len__(self):
+            return len(sprites)
+
+        def index_device(self, device):
+            return torch.device("meta")
+
+    seen = []
+    for dataset in (OnHost(), sprites):
+        trainer = Trainer(SMALL, dataset, CPU)
+
+        def step(x1, x2):
+            seen.append(torch.cat([x1, x2]))
+            return torch.zeros(15)
+
+        trainer.step = step
+        trainer.advance(2)
+    assert len(seen) == 4
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_checkpoint_of_another_device_goes_on_here(sprites):
+    """Its optimisers have other settings there, and its generator another state."""
+    one, other = Trainer(SMALL, sprites, CPU), Trainer(SMALL, sprites, CPU)
+    one.advance(3)
+    state = copy.deepcopy(one.state_dict())
+    for optimizer in ("vae_optimizer", "disc_optimizer"):
+        state[optimizer]["param_groups"][0]["capturable"] = True
+    state["generator"] = torch.zeros(16, dtype=torch.uint8)  # as long as CUDA's
+    other.load_state_dict(state)
+    for trainer in (one, other):
+        trainer.advance(2)
+    assert same_state(one.state_dict(), other.state_dict())
+
+
+def test_compiled_steps_are_the_same(sprites):
+    """As far as torch.compile traces them; making code of that takes minutes."""
+    plain = Trainer(SMALL, sprites, CPU)
+    traced = Trainer(SMALL, sprites, CPU)
+    compiler = dict(backend="aot_eager", fullgraph=True)
+    traced.terms = torch.compile(traced._terms, **compiler)
+    traced.critic._joint = torch.compile(traced.critic._joint, **compiler)
+    traced.critic.backward = torch.compile(traced.critic.backward, **compiler)
+    for trainer in (plain, traced):
+        trainer.advance(2)
+    for network in ("vae", "discriminator"):
+        one, other = (getattr(trainer, network).state_dict() for trainer in (plain, traced))
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=1e-5)
+
+
+def assert_close_weights(one, other, start):
+    """To a small part of how far they moved: sums in another order are allowed."""
+    for network in ("vae", "discriminator"):
+        weights, others, before = (getattr(t, network).state_dict() for t in (one, other, start))
+        for name in weights:
+            moved = (others[name] - before[name]).norm()
+            assert moved > 0
+            assert (weights[name] - others[name]).norm() < 0.05 * moved, name
+
+
+CUDA = torch.device("cuda", 0)
+
+
 @needs_cuda
 def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
-    device = torch.device("cuda")
     config = dataclasses.replace(SMALL, lr=1e-3)
-    cpu, gpu = Trainer(config, sprites, CPU), Trainer(config, sprites, device)
+    cpu, gpu = Trainer(config, sprites, CPU), Trainer(config, sprites, CUDA)
     x1, x2 = batches(sprites, 8)
     for trainer in (cpu, gpu):  # both draw the same noise, on the host
         draws = torch.Generator().manual_seed(1)
         trainer._noise = lambda g=draws, d=trainer.device: torch.randn(8, 10, generator=g).to(d)
     on_cpu = cpu.step(x1, x2)
-    on_gpu = gpu.step(x1.to(device), x2.to(device)).cpu()
+    on_gpu = gpu.step(x1.to(CUDA), x2.to(CUDA)).cpu()
     torch.testing.assert_close(on_gpu[:3], on_cpu[:3], rtol=1e-2, atol=1e-3)
-    gpu = Trainer(config, sprites, device)
+    gpu = Trainer(config, sprites, CUDA, graphs=False)
     gpu.advance()
     torch.cuda.set_sync_debug_mode("error")
     gpu.advance()
     torch.cuda.set_sync_debug_mode("default")
+    gpu.wait()
     assert gpu.mean_figures()["recon"] > 0
+
+
+@needs_cuda
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}])
+def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, changes):
+    config = dataclasses.replace(SMALL, lr=1e-3, **changes)
+    start, eager, graphed = (Trainer(config, sprites, CUDA, graphs=g) for g in (False, False, True))
+    for trainer in (eager, graphed):
+        trainer.advance(100)
+        trainer.wait()
+    assert set(graphed.graphed.recordings) == {10, 1}
+    assert torch.equal(eager.generator.get_state(), graphed.generator.get_state())
+    assert graphed.finite_steps.tolist() == [100] * len(graphed.figures)
+    one, other = eager.mean_figures(), graphed.mean_figures()
+    for name in ("recon", "kl"):
+        assert other[name] == pytest.approx(one[name], rel=1e-2)
+    if config.gamma:
+        assert_close_weights(graphed, eager, start)
+
+
+@needs_cuda
+def test_cuda_a_resumed_graphed_run_continues_its_stream(sprites):
+    start, whole, parts = (Trainer(SMALL, sprites, CUDA) for _ in range(3))
+    whole.advance(40)
+    parts.advance(17)
+    parts.wait()
+    state = copy.deepcopy(parts.state_dict())
+    resumed = Trainer(SMALL, sprites, CUDA)
+    for trainer in (parts, resumed):  # both a fresh one, and one that has recorded already
+        trainer.load_state_dict(state)
+        trainer.advance(23)
+    for trainer in (whole, parts, resumed):
+        trainer.wait()
+    for trainer in (parts, resumed):
+        assert torch.equal(trainer.generator.get_state(), whole.generator.get_state())
+        assert_close_weights(trainer, whole, start)
+
+
+@needs_cuda
+def test_cuda_runs_at_the_same_time_are_as_alone(sprites):
+    configs = [dataclasses.replace(SMALL, seed=seed, lr=1e-3) for seed in range(3)]
+    start, alone, together = (
+        [Trainer(config, sprites, CUDA) for config in configs] for _ in range(3)
+    )
+    for trainer in alone:
+        trainer.advance(60)
+        trainer.wait()
+    for _ in range(3):
+        for trainer in together:
+            trainer.advance(20)
+    for one, other, before in zip(alone, together, start, strict=True):
+        other.wait()
+        assert_close_weights(other, one, before)
+
+
+@needs_cuda
+def test_cuda_graphs_read_a_table_that_stays_with_the_host(monkeypatch):
+    monkeypatch.setattr(table, "LARGEST_SHARE_OF_DEVICE", 0.0)
+    levels = np.random.default_rng(0).integers(0, 256, (64, 1, 64, 64), dtype=np.uint8)
+    trainers = []
+    for graphs in (False, False, True):
+        dataset = table.Dataset("noise", "made", table.Pixels(levels))
+        trainers.append(Trainer(SMALL, dataset, CUDA, graphs=graphs))
+    start, eager, graphed = trainers
+    for trainer in (eager, graphed):
+        assert trainer.images is not None
+        trainer.advance(20)
+        trainer.wait()
+    assert_close_weights(graphed, eager, start)
+
+
+@needs_cuda
+def test_cuda_a_run_from_start_to_end(sprites, tmp_path):
+    trainer = Trainer(SMALL, sprites, CUDA)
+    with RunLog(tmp_path, runlog.columns(10), 0, SMALL.log_every) as log:
+        run_fit(trainer, log, tmp_path, 26)
+    assert runlog.read_log(tmp_path)["step"].tolist() == [4, 8, 12, 16, 20, 24, 26]
+    saved = checkpoint.load_checkpoint(tmp_path)
+    on_cpu = Trainer(SMALL, sprites, CPU)
+    on_cpu.load_state_dict(saved)
+    on_cpu.advance()
+    on_cpu.check_weights()
+    assert on_cpu.steps_done == 27
