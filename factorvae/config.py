@@ -304,6 +304,8 @@ def _argument(field: dataclasses.Field) -> dict[str, object]:
     """What `add_argument` takes for a field; an unset flag leaves no trace in the namespace."""
     argument: dict[str, object] = {"dest": field.name, "default": argparse.SUPPRESS}
     argument["help"] = field.metadata["help"]
+    if field.metadata["several"]:
+        argument["help"] += "; several make a study"
     if field.type is bool:
         return {**argument, "action": "store_true"}
     if field.default is not None:
