@@ -73,9 +73,11 @@ class SingleImages(torch.utils.data.Dataset):
         return self.dataset.batch([index])[0]
 
 
-def textbook_stepper(config: TrainConfig, dataset: Dataset) -> Callable[[], object]:
+def textbook_stepper(
+    config: TrainConfig, dataset: Dataset, device: str = "cpu"
+) -> Callable[[], object]:
     """Calls of it make one step of the textbook's."""
-    trainer = TextbookTrainer()
+    trainer = TextbookTrainer(device=device)
     images = SingleImages(dataset)
 
     def loader() -> Iterator[torch.Tensor]:
@@ -83,7 +85,7 @@ def textbook_stepper(config: TrainConfig, dataset: Dataset) -> Callable[[], obje
         return iter(DataLoader(images, config.batch_size, sampler=sampler))
 
     first, second = loader(), loader()
-    return lambda: trainer.step(next(first), next(second))
+    return lambda: trainer.step(next(first).to(device), next(second).to(device))
 
 
 def work(name: str, config: TrainConfig) -> None:
@@ -155,7 +157,16 @@ class Contender:
         self.process = subprocess.Popen(command, cwd=ROOT, **pipes)
 
     def seconds(self, count: int, which: str = "step") -> float:
+        """Of a step, the mean over `count` of them."""
+        self.ask(count, which)
+        return self.answer()
+
+    def ask(self, count: int, which: str = "step") -> None:
+        """Have it begin, and do not wait."""
         print(which, count, file=self.process.stdin, flush=True)
+
+    def answer(self) -> float:
+        """Seconds of a step, once it has made those that it was asked for."""
         return float(self.process.stdout.readline())
 
     def close(self) -> None:
