@@ -87,8 +87,9 @@ class Critic:
         last = len(self.layers) - 1
         inputs[0].copy_(z)
         for k in range(last):
-            hidden = torch.mm(inputs[k], self.weights[k].t(), out=inputs[k + 1])
-            F.leaky_relu_(hidden.add_(self.biases[k]), LEAKY_SLOPE)
+            weight_t = self.weights[k].t()
+            hidden = torch.addmm(self.biases[k], inputs[k], weight_t, out=inputs[k + 1])
+            F.leaky_relu_(hidden, LEAKY_SLOPE)
         logits = torch.addmm(self.biases[last], inputs[last], self.weights[last].t())
         for k in range(last, 0, -1):
             delta = torch.mm(deltas[k], self.weights[k], out=deltas[k - 1])
