@@ -173,6 +173,7 @@ def forget_memory(device: torch.device) -> None:
     """Free what nothing uses any more, and count the peak of the device's memory from now on."""
     gc.collect()
     if device.type == "cuda":
+        torch.cuda.init()  # without it there are no counts
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -357,6 +358,7 @@ def measure_compiled(bench: Bench, precision: str) -> None:
 def measure_study(bench: Bench, precision: str) -> None:
     """Several runs in turns, as `factorvae.study` has them take turns, but without their logs."""
     device, steps = bench.device, bench.effort.steps
+    use_device(device)
 
     def together(runs: int) -> list[float]:
         trainers = [bench.trainer(precision=precision, seed=seed) for seed in range(runs)]
