@@ -64,7 +64,9 @@ def main() -> None:
         measured, count = compare(precision, n, args.turns, args.turn_seconds, args.data_dir)
         idle, one, several = measured.T
         quiet = np.count_nonzero(idle >= n)
-        print(f"{precision}, {count} steps a turn and process; cores idle before {quiet} turns")
+        print(
+            f"{precision}, {count} steps a turn and process; all idle before {quiet} of the turns"
+        )
         print(f"  1 process of {n} threads, steps/s      {spread(one, '.2f')}")
         print(f"  {n} processes of a thread, steps/s     {spread(several, '.2f')}")
         print(f"  the second over the first           {spread(several / one, '.3f')}", flush=True)

@@ -1,5 +1,6 @@
 """One run from its settings to its last checkpoint, alone or as one of a study."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -125,7 +126,7 @@ class Run:
             "steps": self.steps,
             "until": self.until,
             "error": self.error,
-            "figures": {name: float(rows[name][-1]) for name in known},
+            "figures": {n: float(rows[n][-1]) for n in known if math.isfinite(rows[n][-1])},
         }
 
 

@@ -4,6 +4,7 @@ On one CUDA device the runs train at the same time, each by graphs on a stream o
 CPU, in a process each, several at a time. Under torchrun every process has a share of the runs.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -100,8 +101,8 @@ def train_study(
         print(study_table(summaries))
         print(f"next: python evaluate.py --model_path {folder}")
     states = {summary["state"] for summary in summaries}
-    if stop.signal and states & {"new", "stopped"}:
-        return 128 + stop.signal
+    if states & {"new", "stopped"}:  # also where one process alone was told to stop
+        return 128 + (stop.signal or signal.SIGTERM)
     return 2 if "failed" in states else 0
 
 
@@ -184,7 +185,7 @@ class PipedBar:
 
     def __init__(self, sender: Connection, stop: StopSignals, told_to_stop: Event) -> None:
         self.sender, self.stop, self.told_to_stop = sender, stop, told_to_stop
-        self.parent = os.getppid()
+        self.parent = multiprocessing.parent_process().pid
         self.steps = 0
 
     def advance(self, steps: int) -> None:
@@ -212,7 +213,8 @@ def _train_in_process(
     with StopSignals() as stop:
         for _ in _attempt(run, CPU, threads, stop, PipedBar(sender, stop, told_to_stop)):
             pass
-    sender.send((run.state, run.error, run.steps))
+    with contextlib.suppress(BrokenPipeError):  # the study's process is gone
+        sender.send((run.state, run.error, run.steps))
 
 
 def _in_processes(

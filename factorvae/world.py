@@ -151,13 +151,16 @@ def join_world() -> Iterator[World]:
     if "RANK" not in os.environ or size == 1:
         yield ALONE
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    rank, restarts = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    # torchrun keeps its store over restarts, with the addresses of the processes that are gone
+    store = dist.PrefixStore(f"start {restarts}", next(dist.rendezvous("env://"))[0])
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(
-            rank=int(os.environ["RANK"]),
+            rank=rank,
             size=size,
             local_rank=int(os.environ.get("LOCAL_RANK", 0)),
-            restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+            restarts=restarts,
         )
     finally:
         dist.destroy_process_group()
