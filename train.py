@@ -11,7 +11,7 @@ from factorvae.datasets import load_dataset
 from factorvae.errors import UserError, run_script
 from factorvae.run import Run, train_one
 from factorvae.runtime import choose_device, keep_freed_memory, use_device
-from factorvae.study import train_study
+from factorvae.study import is_study, train_study
 from factorvae.world import join_world
 
 
@@ -28,7 +28,7 @@ def main() -> int:
             dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
         if config.batch_size > len(dataset):
             raise UserError(f"--batch_size {config.batch_size} exceeds the {len(dataset)} images")
-        if len(configs) > 1:
+        if is_study(configs):
             return train_study(configs, dataset, device, world)
         if config.batch_size % world.size:
             raise UserError(

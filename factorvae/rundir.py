@@ -57,7 +57,7 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
         if field.metadata["resume"] == "same" and there != here:
             differences.append(f"{flag_of(field)} is {there} there and {here} here")
     if differences:
-        raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {_WAYS_OUT}")
+        raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {WAYS_OUT}")
     return earlier
 
 
@@ -71,11 +71,11 @@ def check_same_data(run_dir: Path, earlier: dict, dataset: Dataset) -> None:
     ]
     if differences:
         raise UserError(
-            f"{run_dir} holds a run on other data: {'; '.join(differences)}. {_WAYS_OUT}"
+            f"{run_dir} holds a run on other data: {'; '.join(differences)}. {WAYS_OUT}"
         )
 
 
-_WAYS_OUT = "Begin anew with --overwrite, or elsewhere with --output_dir"
+WAYS_OUT = "Begin anew with --overwrite, or elsewhere with --output_dir"
 
 
 def make_run_dir(run_dir: Path, config: TrainConfig) -> None:

@@ -22,6 +22,9 @@ def choose_device(name: str, number: int = 0) -> torch.device:
     Raises:
         UserError: no such device here.
     """
+    # Of the default's 8 connections, the 16 streams of a study would have to share. To be said
+    # before CUDA is looked for.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, colon, given = name.partition(":")
@@ -44,8 +47,6 @@ def use_device(device: torch.device) -> None:
     of them in float32 proper.
     """
     if device.type == "cuda":
-        # Of the default's 8 connections, the 16 streams of a study would have to share.
-        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
 

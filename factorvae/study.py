@@ -26,7 +26,7 @@ from factorvae.rundir import run_name
 from factorvae.runlog import StepBar
 from factorvae.runtime import keep_freed_memory, use_threads
 from factorvae.signals import StopSignals
-from factorvae.studylog import SWEPT, study_table, write_study
+from factorvae.studylog import FILE_NAME, SWEPT, check_same_study, study_table, write_study
 from factorvae.world import World
 
 RUNS_PER_DEVICE = 16  # on CUDA at a time, by default
@@ -39,6 +39,11 @@ def study_dir_of(configs: Sequence[TrainConfig]) -> Path:
         return Path(configs[0].output_dir)
     values = [list(dict.fromkeys(getattr(c, name) for c in configs)) for name in SWEPT]
     return Path("runs") / run_name(configs[0].dataset, *values)
+
+
+def is_study(configs: Sequence[TrainConfig]) -> bool:
+    """Whether there are several runs, or one that joins the study in its --output_dir."""
+    return len(configs) > 1 or os.path.exists(study_dir_of(configs) / FILE_NAME)
 
 
 def runs_of(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
@@ -62,7 +67,12 @@ def train_study(
     folder = study_dir_of(configs)
     configs = runs_of(configs)
     share = configs[world.rank :: world.size]
-    runs = world.together(lambda: [Run(config, dataset) for config in share])
+
+    def look_up() -> list[Run]:
+        check_same_study(folder, configs[0])
+        return [Run(config, dataset) for config in share]
+
+    runs = world.together(look_up)
     to_do = [run for run in runs if run.state != "finished"]
     threads = use_threads(configs[0].threads)
     jobs = configs[0].jobs or (threads if device.type == "cpu" else RUNS_PER_DEVICE)

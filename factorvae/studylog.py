@@ -16,9 +16,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from factorvae.config import TrainConfig
+from factorvae.checkpoint import FILE_NAME as CHECKPOINT_NAME
+from factorvae.config import TrainConfig, flag_of
 from factorvae.errors import UserError
 from factorvae.run import SUMMARISED
+from factorvae.rundir import WAYS_OUT
 
 FILE_NAME = "study.json"
 FORMAT = "factorvae study"
@@ -48,6 +50,25 @@ def write_study(
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def check_same_study(folder: Path, config: TrainConfig) -> None:
+    """Raise UserError where the folder is a run's, or a study's of other settings.
+
+    With --overwrite, a study may begin anew under others.
+    """
+    if os.path.exists(folder / CHECKPOINT_NAME):
+        raise UserError(f"{folder} holds a run; a study needs a folder of its own: --output_dir")
+    there = read_study(folder).get("settings", {})
+    differences = [
+        f"{flag_of(field)} is {there[field.name]} there and {getattr(config, field.name)} here"
+        for field in dataclasses.fields(config)
+        if field.metadata["resume"] == "same"
+        and field.name in there
+        and there[field.name] != getattr(config, field.name)
+    ]
+    if differences and not config.overwrite:
+        raise UserError(f"{folder} holds another study: {'; '.join(differences)}. {WAYS_OUT}")
 
 
 def read_study(folder: Path) -> dict:

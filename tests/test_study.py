@@ -29,7 +29,7 @@ from factorvae.runlog import read_log
 from factorvae.study import runs_of, study_dir_of
 
 ROOT = Path(train.__file__).parent
-SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
+SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 4 --threads 1".split()
 SMALL += ["--device", "cpu", "--log_every", "5"]
 TOO_LARGE = "1e39"  # a gamma: infinite in float32
 ENDLESS = "100000"  # steps
@@ -209,6 +209,10 @@ def is_training(pid, run_dir):
     return trainer_of(trainers_under(pid), run_dir) if begun else None
 
 
+def two(found):
+    return found if len(found) == 2 else None
+
+
 # The folder
 
 
@@ -352,7 +356,6 @@ def test_more_seeds_join_a_study(finished, study):
     assert {path: after[path] for path in before} == before
 
 
-@pytest.mark.skip(reason="a single run may still go into a study's own folder")
 def test_one_more_seed_does_not_hide_the_runs_of_the_study(finished, study):
     study("--seed", 2, "--max_steps", 20)
     found = find_checkpoints([str(study.folder)])
@@ -361,8 +364,8 @@ def test_one_more_seed_does_not_hide_the_runs_of_the_study(finished, study):
 
 @pytest.mark.parametrize(
     "seeds",
-    [["0", "1"], ["1", "2"]],
-    ids=["the same runs", "one of them and a new one"],
+    [["0", "1"], ["1", "2"], ["2", "3"]],
+    ids=["the same runs", "one of them and a new one", "new runs"],
 )
 def test_other_settings_in_a_studys_folder_are_refused_before_any_training(finished, study, seeds):
     before = contents(study.folder, "*")
@@ -449,9 +452,9 @@ def test_runs_in_processes_finish_fail_and_die_each_on_their_own(study, alone, c
         os.kill(pid, signal.SIGKILL)
 
     with meanwhile(kill):
-        code, out, err = study(*flags, "--jobs", 2)
+        code, out, err = study(*flags, "--jobs", 3)
     assert code == 2
-    assert "2 at a time" in out
+    assert "3 at a time" in out
     assert "Traceback" not in out + err + capfd.readouterr().err
     told = told_of(study.folder)
     assert [told[name]["state"] for name in names] == ["finished", "failed", "failed"]
@@ -481,73 +484,69 @@ def test_a_study_with_a_run_that_was_told_to_stop_is_no_success(study):
         os.kill(pid, signal.SIGTERM)
 
     with meanwhile(terminate):
-        code, _, _ = study("--seed", "0-1", "--max_steps", 60, "--jobs", 2)
+        code, _, _ = study("--seed", "0-1", "--max_steps", 40, "--jobs", 2)
     states = {name: run["state"] for name, run in told_of(study.folder).items()}
     assert states[other.name] == "finished"
     assert states[told_to_stop.name] != "finished"
     assert code != 0
 
 
+@pytest.mark.xfail(strict=True, reason="a process that only starts dies of a Ctrl-C")
 @needs_proc
 def test_ctrl_c_reaches_all_processes_and_the_study_goes_on(study, alone, capfd):
-    """At a moment when one of them trains and another only starts."""
-    failing, training, starting = (
-        study.folder / run_name(gamma, 0) for gamma in ("1e+39", "6.4", "20")
-    )
-    flags = ("--gamma", TOO_LARGE, "6.4", "20")
+    """It is for the study's own process to pass on; one that only starts does not die of it."""
+    run_dirs = [study.folder / run_name("6.4", seed) for seed in (0, 1)]
+    flags = ("--seed", "0-1")
 
     def interrupt():
-        """When the first run has failed, and the third has its place."""
-        pid = wait_for(lambda: is_training(os.getpid(), training), "process of the second run")
-        ended = "error: "
-        wait_for(lambda: ended in (failing / "log.txt").read_text(), "end of the first run")
-        wait_for(lambda: {*trainers_under(os.getpid())} - {pid}, "process of the third run")
-        for one in (*trainers_under(os.getpid()), os.getpid()):
-            os.kill(one, signal.SIGINT)
+        pids = wait_for(lambda: two(trainers_under(os.getpid())), "two processes")
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)
+
+        def all_train():
+            assert {*pids} <= {*trainers_under(os.getpid())}, "a process died of its SIGINT"
+            return all(is_training(os.getpid(), run_dir) for run_dir in run_dirs)
+
+        wait_for(all_train, "row of each log")
+        for pid in (*pids, os.getpid()):
+            os.kill(pid, signal.SIGINT)
 
     with meanwhile(interrupt):
         code, out, err = study(*flags, "--max_steps", ENDLESS, "--jobs", 2)
     assert code == 130
     assert "Traceback" not in out + err + capfd.readouterr().err
     assert trainers_under(os.getpid()) == []
-    told = told_of(study.folder)
-    steps = {run_dir: told[run_dir.name]["steps"] for run_dir in (training, starting)}
-    assert 0 < steps[training] < int(ENDLESS)
-    for run_dir, step in steps.items():
-        assert told[run_dir.name]["state"] == ("stopped" if step else "new")
-        assert (run_dir / "ckpt.pt").exists() == (step > 0)
-        assert step == 0 or load_checkpoint(run_dir)["step"] == step
+    steps = [load_checkpoint(run_dir)["step"] for run_dir in run_dirs]
+    for run, step in zip(told_of(study.folder).values(), steps, strict=True):
+        assert (run["state"], run["steps"]) == ("stopped", step)
+        assert f"stopped {run['folder']}: at step {step}" in out
 
-    until = max(steps.values()) + 2
-    assert study(*flags, "--max_steps", until, "--jobs", 1)[0] == 2  # the first fails again
-    for gamma, run_dir in (("6.4", training), ("20", starting)):
-        assert_same_run(run_dir, alone(gamma, 0, until))
+    until = max(steps) + 2
+    assert study(*flags, "--max_steps", until, "--jobs", 1)[0] == 0
+    for seed, run_dir in enumerate(run_dirs):
+        assert f"resuming at step {steps[seed]} of {until}" in (run_dir / "log.txt").read_text()
+        assert_same_run(run_dir, alone("6.4", seed, until))
 
 
-@pytest.mark.skip(reason="not yet quiet when the study's process is killed")
+@needs_proc
 def test_the_processes_of_a_killed_study_stop_by_themselves(full_data_dir, tmp_path):
-    """At a moment when one of them trains and another only starts."""
-    failing, training, starting = (
-        tmp_path / run_name(gamma, 0) for gamma in ("1e+39", "6.4", "20")
-    )
-    flags = ("--gamma", TOO_LARGE, "6.4", "20", "--max_steps", ENDLESS, "--jobs", 2)
-    command = [sys.executable, ROOT / "train.py"]
-    command += command_line(full_data_dir, "--output_dir", tmp_path, *flags)
-    with open(tmp_path / "stderr", "w") as err:
+    run_dirs = [tmp_path / run_name("6.4", seed) for seed in (0, 1)]
+    flags = ("--seed", "0-1", "--max_steps", ENDLESS, "--jobs", 2, "--output_dir", tmp_path)
+    command = [sys.executable, ROOT / "train.py", *command_line(full_data_dir, *flags)]
+    with open(tmp_path / "told", "w") as told:
         process = subprocess.Popen(
-            list(map(str, command)), stdout=err, stderr=err, start_new_session=True
+            list(map(str, command)), stdout=told, stderr=told, start_new_session=True
         )
 
     def left():
         return [pid for pid, _, session in processes() if session == process.pid]
 
     try:
-        pid = wait_for(lambda: is_training(process.pid, training), "process of the second run")
-        wait_for(lambda: "error: " in (failing / "log.txt").read_text(), "end of the first run")
-        wait_for(lambda: {*trainers_under(process.pid)} - {pid}, "process of the third run")
+        for run_dir in run_dirs:
+            wait_for(lambda run_dir=run_dir: is_training(process.pid, run_dir), "row of each log")
         process.kill()
         process.wait()
-        logged = read_log(training)["step"][-1]
+        logged = [read_log(run_dir)["step"][-1] for run_dir in run_dirs]
         deadline = time.monotonic() + 30
         while left() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -556,12 +555,12 @@ def test_the_processes_of_a_killed_study_stop_by_themselves(full_data_dir, tmp_p
         process.kill()
         for pid in left():
             os.kill(pid, signal.SIGKILL)
-    assert "Traceback" not in (tmp_path / "stderr").read_text()
-    assert load_checkpoint(training)["step"] >= logged
-    for run_dir in (training, starting):
+        process.wait()
+    assert "Traceback" not in (tmp_path / "told").read_text()
+    for run_dir, step in zip(run_dirs, logged, strict=True):
+        assert load_checkpoint(run_dir)["step"] >= step
+        assert "stopped at step" in (run_dir / "log.txt").read_text()
         assert not list(run_dir.glob(".*"))
-        steps = load_checkpoint(run_dir)["step"] if (run_dir / "ckpt.pt").exists() else 0
-        assert steps < int(ENDLESS)
 
 
 # Under torchrun
@@ -603,7 +602,7 @@ def restarted(full_data_dir, alone, tmp_path_factory):
     )
 
 
-@pytest.mark.skip(reason="restarts under torchrun are being worked on")
+@needs_proc
 def test_torchrun_shares_out_a_study_and_goes_on_after_a_death(restarted, alone):
     assert restarted.code == 0, restarted.err
     assert "2 processes with a share of the runs each" in restarted.out
@@ -622,7 +621,7 @@ def test_torchrun_shares_out_a_study_and_goes_on_after_a_death(restarted, alone)
         assert_same_run(run_dir, alone("6.4", seed, 40))
 
 
-@pytest.mark.skip(reason="restarts under torchrun are being worked on")
+@needs_proc
 def test_a_restart_repeats_nothing_before_the_last_checkpoint(restarted):
     assert restarted.step in (10, 20, 30)
     log = (restarted.doomed / "log.txt").read_text()
@@ -630,7 +629,8 @@ def test_a_restart_repeats_nothing_before_the_last_checkpoint(restarted):
     assert log.count(f"resuming at step {restarted.step} of 40") == 1
 
 
-@pytest.mark.skip(reason="restarts under torchrun are being worked on")
+@pytest.mark.xfail(strict=True, reason="a restart takes a run of the earlier study for finished")
+@needs_proc
 def test_overwrite_holds_for_runs_that_begin_after_a_restart(restarted):
     for run in told_of(restarted.folder):
         log = (restarted.folder / run / "log.txt").read_text()
