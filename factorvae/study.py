@@ -22,10 +22,10 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
 from factorvae.run import Run
-from factorvae.rundir import run_name
+from factorvae.rundir import make_run_dir, run_name
 from factorvae.runlog import StepBar
 from factorvae.runtime import keep_freed_memory, use_threads
-from factorvae.signals import StopSignals
+from factorvae.signals import SIGNALS, StopSignals
 from factorvae.studylog import FILE_NAME, SWEPT, check_same_study, study_table, write_study
 from factorvae.world import World
 
@@ -70,7 +70,11 @@ def train_study(
 
     def look_up() -> list[Run]:
         check_same_study(folder, configs[0])
-        return [Run(config, dataset) for config in share]
+        found = [Run(config, dataset) for config in share]
+        for run in found:
+            if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes
+                make_run_dir(run.folder, run.config)
+        return found
 
     runs = world.together(look_up)
     to_do = [run for run in runs if run.state != "finished"]
@@ -216,11 +220,11 @@ def _train_in_process(
     config: TrainConfig, threads: int, sender: Connection, told_to_stop: Event
 ) -> None:
     """A process's work: one run. Sends its progress, and in the end its state, error and steps."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study's process to pass on
     keep_freed_memory()
     dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
     run = Run(config, dataset)
     with StopSignals() as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         for _ in _attempt(run, CPU, threads, stop, PipedBar(sender, stop, told_to_stop)):
             pass
     with contextlib.suppress(BrokenPipeError):  # the study's process is gone
@@ -246,7 +250,11 @@ def _in_processes(
             receiver, sender = context.Pipe(duplex=False)
             arguments = (run.config, max(1, threads), sender, told_to_stop)
             process = context.Process(target=_train_in_process, args=arguments, daemon=True)
+            # It starts with these blocked, not to die of them before it can save: SIGTERM until it
+            # trains, and Ctrl-C for good, which is for this process to pass on.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             process.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             sender.close()  # the process has its own: when it ends, the pipe does
             active[receiver] = run, RunBar(bar, run), process
         if stop.signal:

@@ -491,7 +491,6 @@ def test_a_study_with_a_run_that_was_told_to_stop_is_no_success(study):
     assert code != 0
 
 
-@pytest.mark.xfail(strict=True, reason="a process that only starts dies of a Ctrl-C")
 @needs_proc
 def test_ctrl_c_reaches_all_processes_and_the_study_goes_on(study, alone, capfd):
     """It is for the study's own process to pass on; one that only starts does not die of it."""
@@ -629,7 +628,6 @@ def test_a_restart_repeats_nothing_before_the_last_checkpoint(restarted):
     assert log.count(f"resuming at step {restarted.step} of 40") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a restart takes a run of the earlier study for finished")
 @needs_proc
 def test_overwrite_holds_for_runs_that_begin_after_a_restart(restarted):
     for run in told_of(restarted.folder):
