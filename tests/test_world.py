@@ -4,6 +4,7 @@ Started by torchrun, this file is the program of the two processes.
 """
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -99,20 +100,17 @@ def main():
     folder, data_dir = Path(sys.argv[1]), sys.argv[2]
     with join_world() as world:
         told = exchanges(world, folder)
-        own = folder / f"rank{world.rank}"
-    os.chdir(own)
+    os.chdir(folder / f"rank{world.rank}")
     told["codes"], told["outputs"] = {}, {}
     for number, (name, flags) in enumerate(COMMANDS.items(), start=1):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # each meets the other anew
         sys.argv = ["train.py", "--data_dir", data_dir, *SMALL, *flags]
         with (
-            contextlib.redirect_stdout(open(own / "stdout", "w+")) as out,
-            contextlib.redirect_stderr(open(own / "stderr", "w+")) as err,
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
         ):
             told["codes"][name] = run_script(train.main)
-            told["outputs"][name] = [Path(file.name).read_text() for file in (out, err)]
-    (own / "stdout").unlink()
-    (own / "stderr").unlink()
+            told["outputs"][name] = [out.getvalue(), err.getvalue()]
     (folder / f"told{world.rank}.json").write_text(json.dumps(told))
 
 
@@ -301,10 +299,10 @@ def assert_same_but_for_rounding(run_dir, other, start):
             moved = two[network][name] - before
             apart = one[network][name] - two[network][name]
             assert moved.norm() > 0
-            assert apart.norm() < 0.02 * moved.norm(), (network, name)
+            assert apart.norm() < 0.002 * moved.norm(), (network, name)
     logs = read_log(run_dir), read_log(other)
     for name in set(logs[0]) - {"images_per_second"}:
-        assert logs[0][name].tolist() == pytest.approx(logs[1][name].tolist(), rel=1e-3, abs=1e-5)
+        assert logs[0][name].tolist() == pytest.approx(logs[1][name].tolist(), rel=1e-4)
 
 
 @pytest.fixture(scope="module")
