@@ -155,7 +155,7 @@ class DistributedCritic:
         Args:
             z_perm: permuted codes [b, latent_dim] of a second batch.
         """
-        both = torch.cat([self.z, z_perm])  # [2b, latent_dim]
+        both = torch.cat([self.z, z_perm.detach()])  # [2b, latent_dim]
         joint, perm = self.parallel(both.to(self.dtype)).chunk(2)  # [b, 2] each
         loss = discriminator_loss(joint, perm)
         self.parallel.zero_grad()

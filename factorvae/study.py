@@ -11,9 +11,9 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
@@ -82,9 +82,11 @@ def train_study(
     jobs = configs[0].jobs or (threads if device.type == "cpu" else RUNS_PER_DEVICE)
     jobs = max(1, min(jobs, len(to_do)))
 
+    here = {run.folder.name: run.summary() for run in runs}
+
     def record() -> list[dict[str, object]]:
         """Every process's runs, in the order of the flags, also into study.json."""
-        known = {summary["folder"]: summary for summary in _summaries(runs, world)}
+        known = {name: one for share in world.gather(here) for name, one in share.items()}
         summaries = [known[Path(config.output_dir).name] for config in configs]
         world.from_first(lambda: write_study(folder, configs, summaries))
         return summaries
@@ -101,6 +103,7 @@ def train_study(
         def ended(run: Run) -> None:
             told = {"finished": f"{run.steps:,} steps", "failed": run.error}
             name = run.folder.name
+            here[name] = run.summary()
             bar.say(f"{run.state} {name}: {told.get(run.state, f'at step {run.steps:,}')}")
             if world.alone:
                 record()
@@ -118,10 +121,6 @@ def train_study(
     if states & {"new", "stopped"}:  # also where one process alone was told to stop
         return 128 + (stop.signal or signal.SIGTERM)
     return 2 if "failed" in states else 0
-
-
-def _summaries(runs: Sequence[Run], world: World) -> list[dict[str, object]]:
-    return [one for share in world.gather([run.summary() for run in runs]) for one in share]
 
 
 class RunBar:
@@ -197,38 +196,42 @@ def _in_turns(
 class PipedBar:
     """What a run in a process of its own tells the study, and is told by it."""
 
-    def __init__(self, sender: Connection, stop: StopSignals, told_to_stop: Event) -> None:
-        self.sender, self.stop, self.told_to_stop = sender, stop, told_to_stop
-        self.parent = multiprocessing.parent_process().pid
+    def __init__(self, connection: Connection, stop: StopSignals) -> None:
+        self.connection, self.stop = connection, stop
         self.steps = 0
 
     def advance(self, steps: int) -> None:
         self.steps += steps
-        if self.told_to_stop.is_set() or os.getppid() != self.parent:  # the study's process is gone
+        if self.connection.poll():  # it is told to stop, or the study's process is gone
             self.stop.signal = signal.SIGTERM
 
     def show(self, figures: dict[str, float]) -> None:
-        if os.getppid() == self.parent:
-            self.sender.send((self.steps, figures))
-            self.steps = 0
+        self.send((self.steps, figures))
+        self.steps = 0
+
+    def send(self, message: tuple) -> None:
+        with contextlib.suppress(ConnectionError):  # the study's process is gone
+            self.connection.send(message)
 
     def say(self, text: str) -> None:
         """Nothing: the run's log.txt has it."""
 
 
-def _train_in_process(
-    config: TrainConfig, threads: int, sender: Connection, told_to_stop: Event
-) -> None:
+def _train_in_process(config: TrainConfig, threads: int, connection: Connection) -> None:
     """A process's work: one run. Sends its progress, and in the end its state, error and steps."""
     keep_freed_memory()
-    dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
-    run = Run(config, dataset)
     with StopSignals() as stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        for _ in _attempt(run, CPU, threads, stop, PipedBar(sender, stop, told_to_stop)):
+        bar = PipedBar(connection, stop)
+        try:
+            dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
+            run = Run(config, dataset)
+        except UserError as error:
+            bar.send(("failed", str(error), 0))
+            return
+        for _ in _attempt(run, CPU, threads, stop, bar):
             pass
-    with contextlib.suppress(BrokenPipeError):  # the study's process is gone
-        sender.send((run.state, run.error, run.steps))
+    bar.send((run.state, run.error, run.steps))
 
 
 def _in_processes(
@@ -241,28 +244,32 @@ def _in_processes(
 ) -> None:
     """Train each in a process of its own, so many at a time."""
     context = multiprocessing.get_context("spawn")
-    told_to_stop = context.Event()
+    resource_tracker.ensure_running()  # now: its start would let the signals blocked below through
+    told_to_stop = False
     waiting = deque(runs)
     active: dict[Connection, tuple[Run, RunBar, BaseProcess]] = {}
     while waiting or active:
         while waiting and len(active) < jobs and not stop.signal:
             run = waiting.popleft()
-            receiver, sender = context.Pipe(duplex=False)
-            arguments = (run.config, max(1, threads), sender, told_to_stop)
+            connection, end = context.Pipe()
+            arguments = (run.config, max(1, threads), end)
             process = context.Process(target=_train_in_process, args=arguments, daemon=True)
             # It starts with these blocked, not to die of them before it can save: SIGTERM until it
             # trains, and Ctrl-C for good, which is for this process to pass on.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             process.start()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            sender.close()  # the process has its own: when it ends, the pipe does
-            active[receiver] = run, RunBar(bar, run), process
-        if stop.signal:
+            end.close()  # the process has its own: when it ends, the pipe does
+            active[connection] = run, RunBar(bar, run), process
+        if stop.signal and not told_to_stop:
+            told_to_stop = True
             waiting.clear()
-            told_to_stop.set()
-        for receiver in wait(list(active), timeout=0.2):
-            run, run_bar, process = active[receiver]
-            message = _received(receiver)
+            for connection in active:
+                with contextlib.suppress(ConnectionError):  # it has just ended
+                    connection.send("stop")
+        for connection in wait(list(active), timeout=0.2):
+            run, run_bar, process = active[connection]
+            message = _received(connection)
             if message is not None and len(message) == 2:
                 run_bar.advance(message[0])
                 run_bar.show(message[1])
@@ -273,15 +280,15 @@ def _in_processes(
             else:
                 run.state, run.error, run.steps = message
                 process.join()
-            del active[receiver]
-            receiver.close()
+            del active[connection]
+            connection.close()
             run_bar.close()
             ended(run)
 
 
-def _received(receiver: Connection) -> tuple | None:
+def _received(connection: Connection) -> tuple | None:
     """The next message; None where the process at the other end is gone."""
     try:
-        return receiver.recv()
-    except EOFError:
+        return connection.recv()
+    except (EOFError, OSError):
         return None

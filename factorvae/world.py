@@ -1,6 +1,8 @@
 """The processes that torchrun started on one command, on one machine or on many."""
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -151,16 +153,37 @@ def join_world() -> Iterator[World]:
     if "RANK" not in os.environ or size == 1:
         yield ALONE
         return
-    rank, restarts = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    # torchrun keeps its store over restarts, with the addresses of the processes that are gone
-    store = dist.PrefixStore(f"start {restarts}", next(dist.rendezvous("env://"))[0])
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    rank = int(os.environ["RANK"])
+    dist.init_process_group(
+        "gloo", store=_store_of_this_start(), rank=rank, world_size=size, timeout=PATIENCE
+    )
     try:
-        yield World(
-            rank=rank,
-            size=size,
-            local_rank=int(os.environ.get("LOCAL_RANK", 0)),
-            restarts=restarts,
-        )
+        world = World(rank, size, int(os.environ.get("LOCAL_RANK", 0)))
+        # the torchrun of each machine counts for itself
+        restarts = max(world.gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))))
+        yield replace(world, restarts=restarts)
     finally:
         dist.destroy_process_group()
+
+
+def _store_of_this_start() -> dist.Store:
+    """Where the processes leave their addresses for one another.
+
+    torchrun keeps one store over all restarts, and a process could take the address of one that is
+    gone for that of its successor. So the first process names a part of the store, together with
+    those that it takes for its peers, until all of them have answered.
+    """
+    store, rank, size = next(dist.rendezvous("env://"))
+    mine = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"arrived/{rank}", mine)
+        while mine not in (named := store.get("named").decode().split()):
+            time.sleep(0.02)
+        store.set(f"{named[0]}/{mine}", "")
+        return dist.PrefixStore(named[0], store)
+    while True:
+        arrived = [store.get(f"arrived/{other}").decode() for other in range(1, size)]
+        store.set("named", " ".join([mine, *arrived]))
+        if store.check([f"{mine}/{other}" for other in arrived]):
+            return dist.PrefixStore(mine, store)
+        time.sleep(0.02)
