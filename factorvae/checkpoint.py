@@ -5,7 +5,6 @@ It is a dict of plain values and tensors: `format`, `version`, `config` (the fie
 gamma is 0), the optimisers' states, and what resuming needs besides.
 """
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
+from factorvae.files import whole_file
 from factorvae.models import VAE, Discriminator
 
 FORMAT = "factorvae"
@@ -22,20 +22,14 @@ KEYS = ("config", "dataset", "step", "finished", "vae", "discriminator")
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, object]) -> None:
-    """Write to a temporary name, flush to the disk, rename: at any moment one whole file stands."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write the checkpoint whole; UserError, and the old one as it was, where that cannot be."""
     checkpoint = _on_cpu({"format": FORMAT, "version": VERSION, **checkpoint})
     try:
-        with open(temporary, "wb") as file:
+        with whole_file(path) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch tells a full disk by a RuntimeError
         reason = getattr(error, "strerror", None) or "the disk may be full"
         raise UserError(f"cannot write {path}: {reason}; what it held is as it was") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _on_cpu(value: object) -> object:

@@ -13,13 +13,11 @@ from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 from factorvae.rundir import check_same_data, earlier_checkpoint, make_run_dir, run_dir_of
 from factorvae.runlog import FILE_NAME as LOG_NAME
-from factorvae.runlog import Progress, RunLog, StepBar, columns, read_log
+from factorvae.runlog import SHOWN, Progress, RunLog, StepBar, columns, read_log
 from factorvae.runtime import use_threads
 from factorvae.signals import StopSignals
 from factorvae.trainer import Trainer, fit, total_steps
 from factorvae.world import ALONE, World
-
-SUMMARISED = ("recon", "kl", "tc", "disc_accuracy")
 
 
 class Run:
@@ -116,7 +114,7 @@ class Run:
     def summary(self) -> dict[str, object]:
         """What is known of the run, as plain values; its figures are those of its last row."""
         rows = read_log(self.folder) if (self.folder / LOG_NAME).is_file() else {}
-        known = [name for name in SUMMARISED if self.steps and len(rows.get(name, ()))]
+        known = [name for name in SHOWN if self.steps and len(rows.get(name, ()))]
         return {
             "folder": self.folder.name,
             "beta": self.config.beta,

@@ -50,15 +50,21 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     if config.overwrite or not os.path.exists(run_dir / checkpoint.FILE_NAME):
         return None
     earlier = checkpoint.load_checkpoint(run_dir)
-    differences = []
-    for field in dataclasses.fields(config):
-        there = earlier["config"].get(field.name, field.default)
-        here = getattr(config, field.name)
-        if field.metadata["resume"] == "same" and there != here:
-            differences.append(f"{flag_of(field)} is {there} there and {here} here")
+    differences = differing_flags(config, earlier["config"])
     if differences:
         raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {WAYS_OUT}")
     return earlier
+
+
+def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str]:
+    """Of earlier settings, those that a run could only go on under if they were the config's."""
+    differences = []
+    for field in dataclasses.fields(config):
+        there = earlier.get(field.name, field.default)
+        here = getattr(config, field.name)
+        if field.metadata["resume"] == "same" and there != here:
+            differences.append(f"{flag_of(field)} is {there} there and {here} here")
+    return differences
 
 
 def check_same_data(run_dir: Path, earlier: dict, dataset: Dataset) -> None:

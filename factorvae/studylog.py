@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from factorvae.checkpoint import FILE_NAME as CHECKPOINT_NAME
-from factorvae.config import TrainConfig, flag_of
+from factorvae.config import TrainConfig
 from factorvae.errors import UserError
-from factorvae.run import SUMMARISED
-from factorvae.rundir import WAYS_OUT
+from factorvae.files import whole_file
+from factorvae.rundir import WAYS_OUT, differing_flags
+from factorvae.runlog import SHOWN
 
 FILE_NAME = "study.json"
 FORMAT = "factorvae study"
 VERSION = 1
-SWEPT = ("beta", "gamma", "seed")
+SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
 
 def write_study(
@@ -36,18 +37,16 @@ def write_study(
     Raises:
         UserError: the folder cannot be written to.
     """
-    path = folder / FILE_NAME
     common = dataclasses.asdict(configs[0])
     settings = {name: common[name] for name in common if name not in (*SWEPT, "output_dir")}
     listed = {run["folder"] for run in summaries}
     earlier = [run for run in read_study(folder)["runs"] if run["folder"] not in listed]
     content = {"format": FORMAT, "version": VERSION, "settings": settings}
     content["runs"] = [*earlier, *summaries]
-    temporary = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(temporary, path)
+        with whole_file(folder / FILE_NAME) as file:
+            file.write(f"{json.dumps(content, indent=2)}\n".encode())
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -59,14 +58,8 @@ def check_same_study(folder: Path, config: TrainConfig) -> None:
     """
     if os.path.exists(folder / CHECKPOINT_NAME):
         raise UserError(f"{folder} holds a run; a study needs a folder of its own: --output_dir")
-    there = read_study(folder).get("settings", {})
-    differences = [
-        f"{flag_of(field)} is {there[field.name]} there and {getattr(config, field.name)} here"
-        for field in dataclasses.fields(config)
-        if field.metadata["resume"] == "same"
-        and field.name in there
-        and there[field.name] != getattr(config, field.name)
-    ]
+    there = read_study(folder).get("settings", {})  # but for the flags whose values differ by run
+    differences = differing_flags(config, dataclasses.asdict(config) | there)
     if differences and not config.overwrite:
         raise UserError(f"{folder} holds another study: {'; '.join(differences)}. {WAYS_OUT}")
 
@@ -90,7 +83,6 @@ def read_study(folder: Path) -> dict:
 
 
 HEADINGS = {"recon": "recon", "kl": "KL", "tc": "TC", "disc_accuracy": "disc. accuracy"}
-FORMS = {"recon": ".1f", "kl": ".2f", "tc": ".3f", "disc_accuracy": ".3f"}
 
 
 def study_table(summaries: Sequence[dict]) -> str:
@@ -98,9 +90,9 @@ def study_table(summaries: Sequence[dict]) -> str:
 
     The figures are those of the last row of each log: means over its last --log_every steps.
     """
-    rows = [["run", "state", "steps", *HEADINGS.values()]]
+    rows = [["run", "state", "steps", *(HEADINGS[name] for name in SHOWN)]]
     for run in summaries:
-        figures = [_form(name, run["figures"].get(name)) for name in SUMMARISED]
+        figures = [_form(name, run["figures"].get(name)) for name in SHOWN]
         rows.append([run["folder"], run["state"], f"{run['steps']:,}", *figures])
     rows.append([])
     groups: dict[tuple, list[dict]] = {}
@@ -110,19 +102,19 @@ def study_table(summaries: Sequence[dict]) -> str:
     for (beta, gamma, steps), runs in groups.items():
         if len(runs) > 1:
             label = f"beta {beta:g}, gamma {gamma:g}, {len(runs)} seeds"
-            figures = [_mean_and_deviation(name, runs) for name in SUMMARISED]
+            figures = [_mean_and_deviation(name, runs) for name in SHOWN]
             rows.append([label, "mean +- sd", f"{steps:,}", *figures])
     failures = [f"{run['folder']}: {run['error']}" for run in summaries if run["error"]]
     return "\n".join([*_aligned(rows), *failures])
 
 
 def _form(name: str, value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:{FORMS[name]}}"
+    return "" if value is None else f"{value:{SHOWN[name]}}"
 
 
 def _mean_and_deviation(name: str, runs: Sequence[dict]) -> str:
-    values = [run["figures"].get(name, float("nan")) for run in runs]
-    if any(value != value for value in values):  # no discriminator, no estimate
+    values = [run["figures"].get(name) for run in runs]
+    if None in values:  # no discriminator, no estimate
         return ""
     return f"{_form(name, statistics.mean(values))} +- {_form(name, statistics.stdev(values))}"
 
