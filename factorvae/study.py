@@ -274,12 +274,11 @@ def _in_processes(
                 run_bar.advance(message[0])
                 run_bar.show(message[1])
                 continue
+            process.join()
             if message is None:
-                process.join()
                 run.fail(f"its process died (exit code {process.exitcode})")
             else:
                 run.state, run.error, run.steps = message
-                process.join()
             del active[connection]
             connection.close()
             run_bar.close()

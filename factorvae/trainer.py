@@ -105,13 +105,13 @@ class Trainer:
         self.sums = torch.zeros(len(self.figures), dtype=torch.float64, device=device)
         self.finite_steps = torch.zeros(len(self.figures), dtype=torch.int64, device=device)
 
-        self.generator = torch.Generator(device).manual_seed(derive_seed(config.seed, 1))
+        self.generator = torch.Generator(device).manual_seed(self._next_seed())
         self.batches = 2 if self.critic else 1  # a step's
         self.rows = world.rows(config.batch_size)
         # A table that is not on the device is read by the host, which puts a step's images here.
         self.images = None
         if dataset.index_device(device) != device:
-            size = self.batches * len(range(config.batch_size)[self.rows])
+            size = self.batches * config.batch_size // world.size
             self.images = torch.zeros(size, *dataset.image_shape, device=device)
         self.stream = torch.cuda.Stream(device) if on_cuda and world.alone else None
         self.graphed = None
@@ -166,7 +166,7 @@ class Trainer:
         with self._on_own_stream():
             while self.steps_done < until:
                 if self.device.type == "cpu":
-                    self.generator.manual_seed(derive_seed(self.config.seed, self.steps_done + 1))
+                    self.generator.manual_seed(self._next_seed())
                 if self.images is not None:
                     self._read_images()
                 if self.graphed:
@@ -176,6 +176,10 @@ class Trainer:
                     made = 1
                 self.steps_done += made
                 self.steps_in_row += made
+
+    def _next_seed(self) -> int:
+        """Of the step to come."""
+        return derive_seed(self.config.seed, self.steps_done + 1)
 
     def _whole_step(self) -> None:
         """All that a step does on the device: it draws the batches, trains, and adds up figures."""
@@ -196,8 +200,7 @@ class Trainer:
 
     def _read_images(self) -> None:
         """Put the next step's images in their place, drawn on the host by (seed, step)."""
-        seed = derive_seed(self.config.seed, self.steps_done + 1)
-        index = self._draw_index(torch.Generator().manual_seed(seed))
+        index = self._draw_index(torch.Generator().manual_seed(self._next_seed()))
         self.images.copy_(self.dataset.batch(index, self.device))
 
     @contextlib.contextmanager
@@ -270,7 +273,7 @@ class Trainer:
         if state["generator"].shape == self.generator.get_state().shape:  # of the same device
             self.generator.set_state(state["generator"])
         else:
-            self.generator.manual_seed(derive_seed(self.config.seed, self.steps_done + 1))
+            self.generator.manual_seed(self._next_seed())
         self.sums.copy_(state["sums"])
         self.finite_steps.copy_(state["finite_steps"])
         if self.graphed:

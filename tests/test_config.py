@@ -66,8 +66,13 @@ def test_presets_fill_only_what_is_unset():
     ],
 )
 def test_bad_values_are_one_line(argv, message):
+    assert_one_line(lambda: parsed(*argv), message)
+
+
+def assert_one_line(read, message):
+    """What is said where `read` reads a command line."""
     with pytest.raises(UserError) as caught:
-        parsed(*argv)
+        read()
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -138,10 +143,7 @@ def test_one_value_of_each_flag_is_one_config():
     ],
 )
 def test_bad_values_of_a_study_are_one_line(argv, message):
-    with pytest.raises(UserError) as caught:
-        parse_study(TrainConfig, "", argv)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+    assert_one_line(lambda: parse_study(TrainConfig, "", argv), message)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +155,7 @@ def test_bad_values_of_a_study_are_one_line(argv, message):
 )
 def test_evaluate_takes_one_seed_only(values, message):
     assert parse(EvaluateConfig, "", ["--seed", "4"]).seed == 4
-    with pytest.raises(UserError) as caught:
-        parse(EvaluateConfig, "", ["--seed", *values])
-    assert str(caught.value).startswith(message)
+    assert_one_line(lambda: parse(EvaluateConfig, "", ["--seed", *values]), message)
 
 
 def test_scripts_exit_2_for_a_mistake_and_0_without(capsys):
