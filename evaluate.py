@@ -1,17 +1,17 @@
 """Measure trained models: disentanglement scores, losses, total correlation.
 
 python evaluate.py --model_path runs/NAME/ckpt.pt
-python evaluate.py --model_path runs/STUDY --csv study.csv --markdown
+python evaluate.py --model_path runs/SWEEP --csv sweep.csv --markdown
 """
 
 import sys
 from collections.abc import Sequence
 
 from factorvae.config import EvaluateConfig, parse
+from factorvae.device import choose_device, use_threads
 from factorvae.errors import run_script
-from factorvae.evaluation import evaluate, find_checkpoints, load_models
-from factorvae.report import Outputs, markdown_table, text_table
-from factorvae.runtime import choose_device, use_threads
+from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
+from factorvae.evaluation.report import Outputs, markdown_table, text_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,13 +15,13 @@ from factorvae.checkpoint import (
     restore_vae,
 )
 from factorvae.config import VisualizeConfig, parse
+from factorvae.device import choose_device, use_threads
 from factorvae.errors import run_script
-from factorvae.factor_roles import check_images, choose_images
-from factorvae.gallery import Gallery, write_gallery
-from factorvae.plots import run_title
-from factorvae.rundir import writable_folder
-from factorvae.runlog import log_until
-from factorvae.runtime import choose_device, use_threads
+from factorvae.figures.gallery import Gallery, write_gallery
+from factorvae.figures.plots import run_title
+from factorvae.figures.traversal import check_images, choose_images
+from factorvae.files import writable_folder
+from factorvae.training.run_folder import log_until
 
 
 def main(argv: Sequence[str] | None = None) -> None:

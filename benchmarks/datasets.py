@@ -30,7 +30,7 @@ from factorvae.datasets import Dataset, load_dataset
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.images import Preparation, decode
 from factorvae.datasets.table import Pixels
-from factorvae.trainer import Trainer
+from factorvae.training.trainer import Trainer
 
 BATCH = 64
 REPEATS = 5

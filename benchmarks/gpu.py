@@ -1,7 +1,7 @@
 """Our speed on a CUDA device, all of it, as a table for a README.
 
     bash benchmarks/gpu.sh                             (the CUDA tests, then all of this)
-    python -m benchmarks.gpu --only textbook study     (groups whose names begin so)
+    python -m benchmarks.gpu --only textbook sweep     (groups whose names begin so)
     python -m benchmarks.gpu --device cpu --quick      (a rehearsal: its numbers mean nothing)
 
 Every group of `benchmarks/gpu_measures.py` is measured in a process of its own: one that fails or
@@ -27,8 +27,8 @@ import torch
 from benchmarks.gpu_measures import FULL, GROUPS, QUICK, Bench, Row
 from benchmarks.step import ROOT
 from factorvae.datasets import load_dataset
+from factorvae.device import choose_device
 from factorvae.errors import run_script
-from factorvae.runtime import choose_device
 
 SIGN = "row: "  # begins the lines of a group's process that are rows
 LEAST_SECONDS = 10.0  # that a group is begun with

@@ -26,14 +26,14 @@ from benchmarks.step import ROOT, flops_per_step, textbook_stepper
 from benchmarks.textbook import TextbookTrainer
 from factorvae.config import TrainConfig
 from factorvae.datasets import load_dataset
+from factorvae.device import use_device
+from factorvae.encoding import EncodedDataset
+from factorvae.evaluation.scores import MEASURE_NAMES
 from factorvae.models import VAE, Discriminator, conv_channels
-from factorvae.representation import Representation
-from factorvae.runtime import use_device
-from factorvae.scores import MEASURE_NAMES
-from factorvae.trainer import DTYPES, Trainer
+from factorvae.training.trainer import DTYPES, Trainer
 
 ONE_RUN_TARGET = "target: 3,000 steps/s, 8 times"
-STUDY_TARGET = "target: 15,000"
+SWEEP_TARGET = "target: 15,000"
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Effort:
     seconds: float = 0.5
     steps: int = 100
     loader_seconds: float = 1.0
-    studies: tuple[int, ...] = (1, 4, 16)
+    sweeps: tuple[int, ...] = (1, 4, 16)
     matrix_side: int = 8192
     copied_bytes: int = 1 << 30
     stride: int = 1
     train_steps: int = 20_000
-    study_seeds: int = 16
-    study_steps: int = 2_000
+    sweep_seeds: int = 16
+    sweep_steps: int = 2_000
     checkpoint_steps: int = 500
     evaluate_flags: tuple[str, ...] = ()
 
@@ -66,13 +66,13 @@ QUICK = Effort(
     seconds=0.0,
     steps=1,
     loader_seconds=0.0,
-    studies=(1, 2),
+    sweeps=(1, 2),
     matrix_side=256,
     copied_bytes=1 << 20,
     stride=1000,
     train_steps=3,
-    study_seeds=2,
-    study_steps=2,
+    sweep_seeds=2,
+    sweep_steps=2,
     checkpoint_steps=2,
     evaluate_flags=("--num_batches", "1", "--protocol", "paper"),
 )
@@ -355,8 +355,8 @@ def measure_compiled(bench: Bench, precision: str) -> None:
     bench.measure(name, "steps/s", compiled, precision=precision)
 
 
-def measure_study(bench: Bench, precision: str) -> None:
-    """Several runs in turns, as `factorvae.study` has them take turns, but without their logs."""
+def measure_sweep(bench: Bench, precision: str) -> None:
+    """Several runs in turns, as in `factorvae.training.sweep`, but without their logs."""
     device, steps = bench.device, bench.effort.steps
     use_device(device)
 
@@ -370,7 +370,7 @@ def measure_study(bench: Bench, precision: str) -> None:
 
         return bench.rates(turn, runs * steps)
 
-    for runs in bench.effort.studies:
+    for runs in bench.effort.sweeps:
         forget_memory(device)
         bench.measure(
             f"{runs} at a time, {precision}",
@@ -378,9 +378,9 @@ def measure_study(bench: Bench, precision: str) -> None:
             partial(together, runs),
             runs=runs,
             precision=precision,
-            note=STUDY_TARGET if runs == 16 else "",
+            note=SWEEP_TARGET if runs == 16 else "",
         )
-        if runs in (bench.effort.studies[0], bench.effort.studies[-1]):
+        if runs in (bench.effort.sweeps[0], bench.effort.sweeps[-1]):
             for kind in ("allocated", "reserved"):
                 bench.measure(
                     f"memory {kind}, {runs} at a time, {precision}",
@@ -403,7 +403,7 @@ def measure_encoding(bench: Bench) -> None:
         threads = torch.get_num_threads()
 
         def call() -> None:
-            Representation(vae, dataset, bench.device, threads).encode(index)
+            EncodedDataset(vae, dataset, bench.device, threads).encode(index)
 
         return bench.rates(call, len(index))
 
@@ -429,9 +429,9 @@ def run_script(bench: Bench, script: str, *flags: str) -> list[float]:
 
 
 def measure_training(bench: Bench) -> None:
-    """train.py, one run and a study, with everything that it writes."""
+    """train.py, one run and a sweep, with everything that it writes."""
     effort = bench.effort
-    steps, runs, study_steps = effort.train_steps, effort.study_seeds, effort.study_steps
+    steps, runs, sweep_steps = effort.train_steps, effort.sweep_seeds, effort.sweep_steps
     seeds = f"0-{runs - 1}"
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
@@ -444,15 +444,15 @@ def measure_training(bench: Bench) -> None:
             found = re.findall(r"finished .* at ([\d.,]+) steps/s", (run / "log.txt").read_text())
             return [float(found[-1].replace(",", ""))]
 
-        def study() -> list[float]:
-            flags = ("--seed", seeds, "--max_steps", str(study_steps))
-            return run_script(bench, "train.py", *flags, "--output_dir", f"{folder}/study")
+        def sweep() -> list[float]:
+            flags = ("--seed", seeds, "--max_steps", str(sweep_steps))
+            return run_script(bench, "train.py", *flags, "--output_dir", f"{folder}/sweep")
 
         name = f"train.py --max_steps {steps}"
         if bench.measure(name, "s", alone, note="from the call to the end"):
             bench.measure("as it says itself", "steps/s", own_rate, precision="fp32")
-        name = f"train.py --seed {seeds} --max_steps {study_steps}"
-        bench.measure(name, "s", study, note=f"{runs * study_steps:,} model-steps")
+        name = f"train.py --seed {seeds} --max_steps {sweep_steps}"
+        bench.measure(name, "s", sweep, note=f"{runs * sweep_steps:,} model-steps")
 
 
 def measure_evaluation(bench: Bench) -> None:
@@ -483,8 +483,8 @@ GROUPS = {  # in the order of their worth: the time may be up before the last
     "floor": Group(measure_floor, 60),
     "fp32": Group(partial(measure_steps, precision="fp32"), 90),
     "bf16": Group(partial(measure_steps, precision="bf16"), 90),
-    "study_fp32": Group(partial(measure_study, precision="fp32"), 90),
-    "study_bf16": Group(partial(measure_study, precision="bf16"), 90),
+    "sweep_fp32": Group(partial(measure_sweep, precision="fp32"), 90),
+    "sweep_bf16": Group(partial(measure_sweep, precision="bf16"), 90),
     "train": Group(measure_training, 120),
     "encode": Group(measure_encoding, 60),
     "evaluate": Group(measure_evaluation, 150),

@@ -1,4 +1,4 @@
-"""On the CPU: is a study faster with a process of one thread per core, or with one for all cores?
+"""On the CPU: is a sweep faster with a process of one thread per core, or with one for all cores?
 
     python -m benchmarks.jobs
 
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.step import Contender, spread
 from factorvae.datasets import load_dataset
-from factorvae.runtime import idle_cores
+from factorvae.device import idle_cores
 
 
 def together(contenders: list[Contender], count: int) -> float:

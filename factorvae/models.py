@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from factorvae.layers import Conv2d, Linear, UpConv2d
+from factorvae.layers import DownConv, Linear, UpConv
 from factorvae.objective import reparameterize
 
 IMAGE_SIZES = (32, 64, 128, 256)
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, hidden_dim: int) -> None:
         super().__init__()
         channels = [image_shape[0], *conv_channels(image_shape[1])]
-        self.convs = nn.ModuleList(map(Conv2d, channels[:-1], channels[1:]))
+        self.convs = nn.ModuleList(map(DownConv, channels[:-1], channels[1:]))
         self.hidden = Linear(64 * 4 * 4, hidden_dim)
         self.head = Linear(hidden_dim, 2 * latent_dim)
 
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         channels = [*reversed(conv_channels(image_shape[1])), image_shape[0]]
         self.hidden = Linear(latent_dim, hidden_dim)
         self.expand = Linear(hidden_dim, 64 * 4 * 4)
-        self.upconvs = nn.ModuleList(map(UpConv2d, channels[:-1], channels[1:]))
+        self.upconvs = nn.ModuleList(map(UpConv, channels[:-1], channels[1:]))
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.relu(self.hidden(z))  # [B, hidden_dim]

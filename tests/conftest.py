@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from factorvae.datasets import FactorSpace, load_dataset
-from factorvae.datasets.render import DSPRITES
+from factorvae.datasets.dsprites_drawing import DSPRITES
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,10 @@ import torch
 from factorvae import checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import FactorSpace, load_dataset
-from factorvae.datasets.render import DSPRITES
+from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.errors import UserError
-from factorvae.trainer import Trainer
+from factorvae.files import CHECKPOINT_NAME
+from factorvae.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def trainer(tmp_path_factory):
 
 @pytest.fixture
 def saved(trainer, tmp_path):
-    path = tmp_path / checkpoint.FILE_NAME
+    path = tmp_path / CHECKPOINT_NAME
     checkpoint.save_checkpoint(path, {**trainer.state_dict(), "finished": False})
     return path
 
@@ -99,7 +100,7 @@ def test_foreign_files_are_told_apart(tmp_path):
 def test_the_newest_checkpoint_is_found(saved, tmp_path):
     with pytest.raises(UserError, match="no checkpoint under"):
         checkpoint.newest_checkpoint(tmp_path / "empty")
-    other = tmp_path / "study" / "run" / checkpoint.FILE_NAME
+    other = tmp_path / "sweep" / "run" / CHECKPOINT_NAME
     other.parent.mkdir(parents=True)
     other.write_bytes(saved.read_bytes())
     os.utime(saved, (1, 1))

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from factorvae.config import PRESETS, EvaluateConfig, TrainConfig, parse, parse_study
+from factorvae.config import PRESETS, EvaluateConfig, TrainConfig, parse, parse_sweep
 from factorvae.errors import UserError, run_script
 
 
@@ -78,7 +78,7 @@ def assert_one_line(read, message):
 
 
 def combinations(*argv):
-    return [(one.beta, one.gamma, one.seed) for one in parse_study(TrainConfig, "", argv)]
+    return [(one.beta, one.gamma, one.seed) for one in parse_sweep(TrainConfig, "", argv)]
 
 
 def test_several_values_make_a_config_of_each_combination_and_the_seed_is_fastest():
@@ -101,24 +101,24 @@ def test_a_value_given_twice_counts_once():
     assert [gamma for _, gamma, _ in combinations("--gamma", "1", "35", "1.0")] == [1.0, 35.0]
 
 
-def test_the_configs_of_a_study_differ_in_what_was_given_several_values_only():
+def test_the_configs_of_a_sweep_differ_in_what_was_given_several_values_only():
     flags = ("--beta", "1", "4", "--seed", "0-1", "--lr", "1e-3", "--max_steps", "9")
-    for config in parse_study(TrainConfig, "", flags):
+    for config in parse_sweep(TrainConfig, "", flags):
         same = TrainConfig(lr=1e-3, max_steps=9)
         assert dataclasses.replace(config, beta=1.0, seed=0) == same
 
 
-def test_a_preset_fills_only_what_is_unset_in_a_study_too():
+def test_a_preset_fills_only_what_is_unset_in_a_sweep_too():
     chairs = ("--dataset", "chairs", "--seed", "0", "1")
     assert combinations(*chairs) == [(1.0, 3.2, 0), (1.0, 3.2, 1)]
     assert combinations(*chairs, "--gamma", "6.4", "10")[::2] == [(1.0, 6.4, 0), (1.0, 10.0, 0)]
-    configs = parse_study(TrainConfig, "", [*chairs, "--gamma", "6.4", "10"])
+    configs = parse_sweep(TrainConfig, "", [*chairs, "--gamma", "6.4", "10"])
     assert {config.lr_disc for config in configs} == {1e-5}
 
 
 def test_one_value_of_each_flag_is_one_config():
     flags = ("--seed", "3", "--gamma", "35", "--beta", "2")
-    assert parse_study(TrainConfig, "", flags) == [parsed(*flags)]
+    assert parse_sweep(TrainConfig, "", flags) == [parsed(*flags)]
     assert parsed(*flags) == TrainConfig(seed=3, gamma=35.0, beta=2.0)
     assert parsed("--seed", "3-3", "--gamma", "35", "35").seed == 3
 
@@ -137,13 +137,13 @@ def test_one_value_of_each_flag_is_one_config():
         (["--gamma", "1-5"], "argument --gamma: invalid float value: '1-5'"),
         (["--gamma", "1", "nan"], "--gamma must be a finite number, not nan"),
         (["--beta", "1", "-4"], "--beta must be at least 0, not -4.0"),
-        (["--seed", "0-9999", "--gamma", "1", "2"], "these flags make a study of 20,000 runs; 10,"),
+        (["--seed", "0-9999", "--gamma", "1", "2"], "these flags make a sweep of 20,000 runs; 10,"),
         (["--lr", "1e-4", "1e-3"], "unrecognized arguments: 1e-3"),
         (["--jobs", "-2"], "--jobs must be at least 0, not -2"),
     ],
 )
-def test_bad_values_of_a_study_are_one_line(argv, message):
-    assert_one_line(lambda: parse_study(TrainConfig, "", argv), message)
+def test_bad_values_of_a_sweep_are_one_line(argv, message):
+    assert_one_line(lambda: parse_sweep(TrainConfig, "", argv), message)
 
 
 @pytest.mark.parametrize(

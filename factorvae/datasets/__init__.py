@@ -9,6 +9,11 @@ from factorvae.datasets.cars3d import load_cars3d
 from factorvae.datasets.celeba import load_celeba
 from factorvae.datasets.chairs import load_chairs
 from factorvae.datasets.dsprites import load_dsprites
+from factorvae.datasets.dsprites_variants import (
+    load_color_dsprites,
+    load_noisy_dsprites,
+    load_scream_dsprites,
+)
 from factorvae.datasets.factors import FactorSpace
 from factorvae.datasets.folder import load_folder
 from factorvae.datasets.mpi3d import load_mpi3d
@@ -16,11 +21,6 @@ from factorvae.datasets.rooms import load_rooms
 from factorvae.datasets.shapes3d import load_shapes3d
 from factorvae.datasets.smallnorb import load_smallnorb
 from factorvae.datasets.table import Dataset
-from factorvae.datasets.variants import (
-    load_color_dsprites,
-    load_noisy_dsprites,
-    load_scream_dsprites,
-)
 from factorvae.errors import UserError
 
 __all__ = ["DATASETS", "Dataset", "FactorSpace", "load_dataset"]

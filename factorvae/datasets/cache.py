@@ -25,8 +25,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from factorvae.datasets.progress import track
 from factorvae.errors import UserError
+from factorvae.progress import track
 
 FORMAT = "factorvae table 2"
 HEADER_BYTES = 4096

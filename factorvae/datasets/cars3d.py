@@ -13,12 +13,12 @@ import scipy.io
 
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.image_files import fingerprint, unpack
 from factorvae.datasets.images import Preparation, fit_all
-from factorvae.datasets.progress import track
-from factorvae.datasets.published import locate
-from factorvae.datasets.sources import fingerprint, unpack
+from factorvae.datasets.published_files import locate
 from factorvae.datasets.table import Dataset, Pixels
 from factorvae.errors import UserError
+from factorvae.progress import track
 
 ARCHIVE = "nips2015-analogy-data.tar.gz"
 CARS3D = FactorSpace(

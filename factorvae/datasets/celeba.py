@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from factorvae.datasets.cache import cached_array
+from factorvae.datasets.image_files import FolderImages, ZipImages, fingerprint
 from factorvae.datasets.images import Preparation, image_table
-from factorvae.datasets.published import locate
-from factorvae.datasets.sources import FolderImages, ZipImages, fingerprint
+from factorvae.datasets.published_files import locate
 from factorvae.datasets.table import Dataset, Pixels
 from factorvae.errors import UserError
 

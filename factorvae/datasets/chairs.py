@@ -13,9 +13,9 @@ import numpy as np
 
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.image_files import FolderImages, ImageSource, TarImages
 from factorvae.datasets.images import Preparation, image_table
-from factorvae.datasets.published import CHAIRS, VIEWS, is_chair, locate
-from factorvae.datasets.sources import FolderImages, ImageSource, TarImages
+from factorvae.datasets.published_files import CHAIRS, VIEWS, is_chair, locate
 from factorvae.datasets.table import Dataset, Pixels
 
 FOLDERS = ("chairs", "3dchairs", ".")

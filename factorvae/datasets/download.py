@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from factorvae.datasets.progress import track
-from factorvae.datasets.published import BY_HAND, PUBLISHED, PublishedFile, how_to_get
+from factorvae.datasets.published_files import BY_HAND, PUBLISHED, PublishedFile, how_to_get
 from factorvae.errors import UserError, run_script
+from factorvae.progress import track
 
 TIMEOUT_SECONDS = 30  # of silence
 CHUNK_BYTES = 1 << 18

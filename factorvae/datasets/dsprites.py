@@ -7,12 +7,12 @@ either case they are kept bit-packed, 512 bytes an image, in a cache of 377 MB.
 from pathlib import Path
 
 from factorvae.datasets.cache import cached_array
+from factorvae.datasets.dsprites_drawing import DSPRITES, PACKED_BYTES, SIZE, render
+from factorvae.datasets.dsprites_file import OFFICIAL_FILE, read_official
 from factorvae.datasets.factors import FactorSpace
-from factorvae.datasets.official import OFFICIAL_FILE, read_official
-from factorvae.datasets.progress import track
-from factorvae.datasets.render import DSPRITES, PACKED_BYTES, SIZE, render
 from factorvae.datasets.table import Dataset, PackedBits
 from factorvae.errors import UserError
+from factorvae.progress import track
 
 OFFICIAL_FOLDERS = (".", "dsprites", "dsprites-dataset")  # below the data directory
 

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from factorvae.datasets.image_files import FolderImages
 from factorvae.datasets.images import Preparation, image_table
-from factorvae.datasets.sources import FolderImages
 from factorvae.datasets.table import Dataset, Pixels
 
 

@@ -19,9 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from factorvae.datasets.cache import cached_array
-from factorvae.datasets.progress import track
-from factorvae.datasets.sources import ImageSource
+from factorvae.datasets.image_files import ImageSource
 from factorvae.errors import UserError
+from factorvae.progress import track
 
 SIZES = (32, 64, 128, 256)
 IMAGES_PER_BLOCK = 64

@@ -14,13 +14,13 @@ import numpy as np
 
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.image_files import fingerprint
 from factorvae.datasets.images import Preparation, fit_all
 from factorvae.datasets.npz import UNREADABLE, expect_end, open_array, read_rows
-from factorvae.datasets.progress import track
-from factorvae.datasets.published import locate
-from factorvae.datasets.sources import fingerprint
+from factorvae.datasets.published_files import locate
 from factorvae.datasets.table import Dataset, Pixels
 from factorvae.errors import UserError
+from factorvae.progress import track
 
 NAMES = (
     "object_color",

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from factorvae.datasets import raycast
+from factorvae.datasets import rooms_drawing
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
-from factorvae.datasets.progress import track
 from factorvae.datasets.shapes3d import SHAPES3D
 from factorvae.datasets.table import Dataset, Index, exact_device, on_device
 from factorvae.errors import UserError
+from factorvae.progress import track
 
-ROOMS = SHAPES3D  # the same six factors; a shape is a place in raycast.SHAPES
+ROOMS = SHAPES3D  # the same six factors; a shape is a place in rooms_drawing.SHAPES
 
 # One colour for each hue 0, 0.1, ..., 0.9: red, orange, yellow, ... as on 3D Shapes' circle, but at
 # about even steps to the eye (some 36 degrees each in OKLab) and a little less glaring.
@@ -51,7 +51,8 @@ class ShadedRooms:
     """Pictures as shading per region, coloured as they are asked for.
 
     shading: float16 [P, 4, H, W], P pictures in the order of the last three factors; planes as in
-    `raycast.PLANES`. On a device other than the CPU it is copied there once, at the first batch.
+    `rooms_drawing.PLANES`. On a device other than the CPU it is copied there once, at the first
+    batch.
     """
 
     def __init__(self, shading: np.ndarray, space: FactorSpace) -> None:
@@ -112,7 +113,7 @@ def load_rooms(
             f"{LARGEST_SIZE}x{LARGEST_SIZE}: image size {image_size} is not among them"
         )
     scales, shapes, orientations = space.sizes[3:]
-    planes = len(raycast.PLANES)
+    planes = len(rooms_drawing.PLANES)
     stored = cached_array(
         Path(data_dir) / "rooms" / f"shading_{image_size}.table",
         (orientations * scales * shapes, planes, image_size, image_size * STORED.itemsize),
@@ -128,11 +129,11 @@ def load_rooms(
 def _draw(space: FactorSpace, size: int) -> Iterator[np.ndarray]:
     """The cache's blocks: uint8 [scales * shapes, 4, H, W * 2], one for each orientation."""
     scales, shapes, orientations = space.values[3:]
-    names = [raycast.SHAPES[int(number)] for number in shapes]
-    for pictures in raycast.draw_pictures(scales, names, orientations, size):
+    names = [rooms_drawing.SHAPES[int(number)] for number in shapes]
+    for pictures in rooms_drawing.draw_pictures(scales, names, orientations, size):
         yield pictures.astype(STORED).view(np.uint8)
 
 
 def _fingerprint() -> str:
     """Changes with the ray caster, so that its old pictures are drawn again."""
-    return hashlib.sha256(Path(raycast.__file__).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(rooms_drawing.__file__).read_bytes()).hexdigest()

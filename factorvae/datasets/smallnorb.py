@@ -20,12 +20,12 @@ import numpy as np
 
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.image_files import fingerprint
 from factorvae.datasets.images import Preparation, fit_all
-from factorvae.datasets.progress import track
-from factorvae.datasets.published import NORB_TESTING, NORB_TRAINING, locate
-from factorvae.datasets.sources import fingerprint
+from factorvae.datasets.published_files import NORB_TESTING, NORB_TRAINING, locate
 from factorvae.datasets.table import Dataset, Pixels, check_factors
 from factorvae.errors import UserError
+from factorvae.progress import track
 
 FOLDERS = ("smallnorb", "small_norb", ".")
 SPLITS = {"all": (NORB_TRAINING, NORB_TESTING), "train": (NORB_TRAINING,), "test": (NORB_TESTING,)}

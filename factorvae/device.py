@@ -1,0 +1,133 @@
+"""What a program has to work with: its device, its CPU threads and its memory."""
+
+import ctypes
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from factorvae.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def choose_device(name: str, number: int = 0) -> torch.device:
+    """'auto' (CUDA where there is one), 'cpu', 'cuda' or 'cuda:N' -> the device.
+
+    number: of this process among those of this machine, which share out its CUDA devices.
+
+    Raises:
+        UserError: no such device here.
+    """
+    # Of the default's 8 connections, the 16 streams of a sweep would have to share. To be said
+    # before CUDA is looked for.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, given = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not given.isdecimal()):
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, not {name}")
+    if kind == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if int(given or 0) >= count:
+        raise UserError(
+            f"--device {name}: PyTorch sees {count} CUDA devices here; use --device cpu"
+        )
+    return torch.device("cuda", int(given) if given else number % count)
+
+
+def use_device(device: torch.device) -> None:
+    """Set up what holds for a whole process: on CUDA, the current device, and products in TF32.
+
+    Convolutions are in TF32 by PyTorch's default. NVIDIA_TF32_OVERRIDE=0 in the environment has all
+    of them in float32 proper.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+
+
+def use_threads(threads: int) -> int:
+    """Let PyTorch use so many CPU threads, or, for 0, as many as there are idle cores.
+
+    A step is a few hundred short parallel sections, and each waits for its slowest thread. With one
+    thread too many for the cores that are free, a step takes several times as long.
+    """
+    if threads == 0:
+        threads = max(1, min(torch.get_num_threads(), idle_cores()))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """`work` of each item, in their order.
+
+    A batch for each thread is quicker than a batch that all threads share: no thread waits for
+    another, and each keeps its maps in its own core's cache.
+    """
+    executor = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from executor.map(work, items)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what tensors free, up to a GiB, for the next step's (glibc only).
+
+    By default it hands large pieces back to the system and gets them again page by page, some ten
+    thousand pages in a float32 step, which takes a sixth of the step's time.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def idle_cores(seconds: float = 0.2) -> int:
+    """How many of the cores that this process may use are idle, watched for so long (Linux)."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return os.cpu_count() or 1
+    before = _ticks(stat)
+    time.sleep(seconds)
+    after = _ticks(stat)
+    idle = 0.0
+    for core in os.sched_getaffinity(0) & before.keys() & after.keys():
+        idle_ticks, all_ticks = (b - a for a, b in zip(before[core], after[core], strict=True))
+        idle += idle_ticks / all_ticks if all_ticks else 1.0  # some containers count no ticks
+    return round(min(idle, cpu_quota()))
+
+
+def cpu_quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
+    """CPUs that a container may use at a time (cgroup v2); inf where no limit is set."""
+    if not limit.exists():
+        return math.inf
+    quota, period = limit.read_text().split()
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _ticks(stat: Path) -> dict[int, tuple[int, int]]:
+    """Of each core since the machine started, its idle clock ticks and all of them.
+
+    Waiting for disks is idle.
+    """
+    ticks = {}
+    for line in stat.read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdecimal():
+            counts = [int(count) for count in fields[:8]]
+            ticks[int(name[3:])] = counts[3] + counts[4], sum(counts)
+    return ticks

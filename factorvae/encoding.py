@@ -1,0 +1,119 @@
+"""What a model makes of a dataset's images: a table of posteriors, each image encoded once."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from factorvae.datasets import Dataset
+from factorvae.device import in_threads
+from factorvae.models import VAE
+from factorvae.progress import track
+from factorvae.windows import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
+
+CPU_BATCH = 64  # what keeps a batch's maps in a core's cache
+CUDA_BATCH = 4096
+LOOKED_AT = 256  # images that tell whether the data have much black around
+WINDOWED_FROM = 4000  # with fewer images, too few share a window
+TOLD_FROM = 20_000  # images whose encoding takes long enough to tell of its progress
+
+
+class EncodedDataset:
+    """Posteriors of a dataset's N images under one model, encoded when they are first asked for.
+
+    vae: in evaluation mode, on `device`. workers: CPU threads. All answers are numpy arrays.
+    """
+
+    def __init__(
+        self, vae: VAE, dataset: Dataset, device: torch.device | str = "cpu", workers: int = 1
+    ) -> None:
+        self.vae, self.dataset, self.workers = vae, dataset, workers
+        self.device = torch.device(device)
+        self._mu, self._logvar = np.zeros((2, len(dataset), vae.latent_dim), dtype=np.float32)
+        self._known = np.zeros(len(dataset), dtype=bool)
+
+    @cached_property
+    def _window_encoder(self) -> WindowEncoder | None:
+        """Where images are mostly black; made when there are enough of them to gain by it."""
+        if not _mostly_black(self.dataset):
+            return None
+        return WindowEncoder(self.vae.encoder, self.dataset.image_shape)
+
+    @property
+    def num_encoded(self) -> int:
+        """How many images have been encoded."""
+        return int(self._known.sum())
+
+    def codes(self, index: np.ndarray) -> np.ndarray:
+        """Posterior means float32 [B, latent_dim] of the images at index int [B]."""
+        return self.posterior(index)[0]
+
+    def posterior(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """mu and logvar, float32 [B, latent_dim] each, of the images at index int [B]."""
+        self.encode(index)
+        return self._mu[index], self._logvar[index]
+
+    def represent(self, factors: np.ndarray) -> np.ndarray:
+        """Posterior means float32 [B, latent_dim] of the images with factors int [B, F].
+
+        Only for a dataset with a full grid of factors.
+        """
+        return self.codes(self.dataset.factor_space.index_of(factors))
+
+    def encode(self, index: np.ndarray) -> None:
+        """Encode what is not yet known of the images at index int [B].
+
+        Many at once are encoded quicker than few at a time.
+        """
+        unknown = np.unique(index[~self._known[index]])
+        if len(unknown) == 0:
+            return
+        if self.device.type == "cuda":
+            self._mu[unknown], self._logvar[unknown] = self._encode_on_cuda(unknown)
+        else:
+            batches = self._batches(unknown)
+            done = in_threads(self._encode_on_cpu, batches, self.workers)
+            for _ in track(done, len(unknown), "encoding") if len(unknown) >= TOLD_FROM else done:
+                pass
+        self._known[unknown] = True
+
+    @torch.inference_mode()
+    def _encode_on_cuda(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Nothing waits for the device until all is queued."""
+        batches = torch.as_tensor(index, device=self.device).split(CUDA_BATCH)
+        # TF32, which PyTorch allows in convolutions, would round the codes to three digits
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            encoded = [self.vae.encode(self.dataset.batch(i, self.device)) for i in batches]
+        mu, logvar = (torch.cat(part).cpu().numpy() for part in zip(*encoded, strict=True))
+        return mu, logvar
+
+    def _batches(self, index: np.ndarray) -> list[tuple[np.ndarray, Window | None]]:
+        """Images of one batch, and the window that they share where it is worth it."""
+        if len(index) < WINDOWED_FROM or self._window_encoder is None:
+            ends = range(CPU_BATCH, len(index), CPU_BATCH)
+            return [(part, None) for part in np.split(index, ends)]
+        parts = np.array_split(index, -(-len(index) // 1024))
+        windows = in_threads(lambda i: windows_of(self.dataset.images(i)), parts, self.workers)
+        grouped = window_batches(np.concatenate(list(windows)), CPU_BATCH)
+        return [(index[places], window) for places, window in grouped]
+
+    @torch.inference_mode()
+    def _encode_on_cpu(self, batch: tuple[np.ndarray, Window | None]) -> np.ndarray:
+        """Encode a batch into the tables; returns its index."""
+        index, window = batch
+        if window is None:
+            mu, logvar = self.vae.encode(self.dataset.batch(index))
+        else:
+            filled = np.pad(index, (0, -len(index) % MULTIPLE), mode="edge")
+            mu, logvar = self._window_encoder.encode(self.dataset.batch(filled), window)
+        self._mu[index], self._logvar[index] = mu[: len(index)], logvar[: len(index)]
+        return index
+
+
+def _mostly_black(dataset: Dataset) -> bool:
+    """Whether a window around what is not black leaves most of an image out."""
+    index = np.random.default_rng(0).integers(0, len(dataset), LOOKED_AT)
+    windows = windows_of(dataset.images(index))
+    area = (windows[:, 1] - windows[:, 0]) * (windows[:, 3] - windows[:, 2])
+    _, height, width = dataset.image_shape
+    return bool(area.mean() < height * width / 2)

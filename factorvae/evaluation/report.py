@@ -1,0 +1,370 @@
+"""How results are told: a table for the terminal or for Markdown, metrics.json, a CSV file."""
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from factorvae.config import EvaluateConfig
+from factorvae.errors import UserError
+from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
+from factorvae.evaluation.scores import MEASURE_NAMES, NEEDS_SPLIT, SCORES, Score
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
+SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
+WIDTH = 100
+
+
+class Outputs:
+    """The files that results go to, tried before the first model is measured.
+
+    Raises UserError for a file that cannot be written.
+    """
+
+    def __init__(self, models: Sequence[EvaluatedModel], config: EvaluateConfig) -> None:
+        if config.output is not None and len(models) > 1:
+            raise UserError(f"--output names one file, and there are {len(models)} models")
+        self.models, self.config = models, config
+        folders = Counter(model.path.parent for model in models)
+        self.paths = {}
+        for model in models:
+            path = model.path.with_name(METRICS_NAME)
+            if folders[model.path.parent] > 1:  # several beside each other
+                path = model.path.with_name(f"{model.path.stem}_{METRICS_NAME}")
+            self.paths[model.path] = Path(config.output) if config.output else path
+        for path in self.paths.values():
+            _try_to_write(path, "" if config.output else "; name another file by --output")
+        if config.csv is not None:
+            _try_to_write(Path(config.csv))
+
+    def write(self, model: EvaluatedModel) -> None:
+        """One model's metrics.json, in place of an earlier one."""
+        path = self.paths[model.path]
+        path.write_text(json.dumps(_plain(as_dict(model, self.config)), indent=2) + "\n")
+
+    def write_csv(self) -> None:
+        """With --csv, a row per model."""
+        if self.config.csv is None:
+            return
+        scores = _known(self.models)
+        columns = [column for s in scores for column in (s.name, f"{s.name}_se")]
+        columns = [c for c in columns if any(c in _flat(model) for model in self.models)]
+        settings = list(dict.fromkeys(key for model in self.models for key in model.setting))
+        with open(self.config.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["checkpoint", "seed", *settings, *columns])
+            writer.writeheader()
+            for model in self.models:
+                flat = _flat(model)
+                writer.writerow(
+                    {"checkpoint": model.path, "seed": model.checkpoint["config"]["seed"]}
+                    | model.setting
+                    | {column: flat[column] for column in columns if column in flat}
+                )
+
+
+def _try_to_write(path: Path, advice: str = "") -> None:
+    try:
+        with open(path, "a"):
+            pass
+        if path.stat().st_size == 0:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}{advice}") from error
+
+
+def _flat(model: EvaluatedModel) -> dict[str, float]:
+    return model.scores | {f"{name}_se": error for name, error in model.errors.items()}
+
+
+def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
+    """Everything that is known of a measured model."""
+    dataset, checkpoint = model.dataset, model.checkpoint
+    measures = {score.name: score.measure for score in SCORES}
+    return {
+        "checkpoint": {
+            "path": str(model.path),
+            "step": checkpoint["step"],
+            "finished": checkpoint["finished"],
+            "trained_on": {key: checkpoint["dataset"][key] for key in ("name", "source")},
+            "config": checkpoint["config"],
+        },
+        "data": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "num_images": len(dataset),
+            "num_encoded": model.num_encoded,
+            "factor_names": list(dataset.factor_names),
+            "factor_sizes": list(dataset.factor_sizes),
+        },
+        "settings": dataclasses.asdict(config),
+        "points": {
+            "num_points": model.num_points,
+            "num_held_out": model.num_held_out,
+        },
+        "scores": {
+            name: {
+                "value": value,
+                "standard_error": model.errors.get(name),
+                "measure": measures[name],
+                "how": model.protocols[name],
+            }
+            for name, value in model.scores.items()
+        },
+        "left_out": model.missing,
+        "details": model.details,
+        "seconds": round(model.seconds, 1),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+
+
+def _plain(value: object) -> object:
+    """For strict JSON: arrays as lists, and null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+# Tables
+
+
+def text_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> str:
+    """For the terminal."""
+    return _table_of_one(models[0], config) if len(models) == 1 else _table_of_many(models, config)
+
+
+def _table_of_one(model: EvaluatedModel, config: EvaluateConfig) -> str:
+    """A line per score, with its standard error and how it was made."""
+    trained = model.checkpoint["config"]
+    state = "" if model.checkpoint["finished"] else ", not finished"
+    lines = [
+        f"{model.path}: beta {trained['beta']:g}, gamma {trained['gamma']:g}, "
+        f"seed {trained['seed']}, step {model.checkpoint['step']:,}{state}",
+        *_about_data(model, config),
+    ]
+    title = max(len(score.title) for score in SCORES)
+    indent = " " * (title + 24)
+    lines += ["", f"{'':{title}}  {'value':>9} {'+-':>8}    how"]
+    told = None
+    for score in _known([model]):
+        error = model.errors.get(score.name)
+        shown = "" if error is None else _number(error, score)
+        line = f"{score.title:{title}}  {_number(model.scores[score.name], score):>9} {shown:>8}"
+        if model.protocols[score.name] != told:  # once for all scores that are made alike
+            told = model.protocols[score.name]
+            how = textwrap.wrap(told, WIDTH - len(indent))
+            line += "    " + f"\n{indent}".join(how)
+        lines.append(line.rstrip())
+    if "losses" in model.details:
+        kl = model.details["losses"]["kl_per_latent"]
+        values = textwrap.wrap("  ".join(f"{value:.2f}" for value in kl), WIDTH - title - 4)
+        lines += ["", f"{'KL of each latent':{title}}  " + f"\n{'':{title}}  ".join(values)]
+    lines += _left_out([model], config)
+    return "\n".join(lines)
+
+
+def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> str:
+    """A line per model, and below those of one setting their mean and standard deviation."""
+    names = _names(models)
+    labels = _setting_labels(models)
+    rows: list[tuple[str, Callable[[Score], str] | None]] = []
+    for group in group_by_setting(models):
+        rows.append((labels[id(group[0])], None))
+        rows += [(f"  {names[model.path]}", _cells_of(model)) for model in group]
+        if len(group) > 1:
+            rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
+    first = max(len(label) for label, cells in rows if cells is not None)
+    width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    lines = _about_all_data(models, config)
+    for block in _blocks(_known(models), rows, width - first):
+        columns = [
+            max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
+            for score in block
+        ]
+        headings = zip(block, columns, strict=True)
+        lines += ["", " " * first + "".join(f"  {s.heading:>{width}}" for s, width in headings)]
+        for label, cells in rows:
+            if cells is None:
+                lines.append(label)
+                continue
+            line = zip(block, columns, strict=True)
+            lines.append(f"{label:{first}}" + "".join(f"  {cells(s):>{w}}" for s, w in line))
+    lines += ["", *_hows(models, _known(models), "{heading}: {how}")]
+    lines += _left_out(models, config)
+    return "\n".join(lines)
+
+
+def _blocks(scores: Sequence[Score], rows: Sequence[tuple], width: int) -> list[list[Score]]:
+    """Scores side by side as long as their columns fit in `width`."""
+    blocks: list[list[Score]] = []
+    used = width
+    for score in scores:
+        column = 2 + max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
+        if used + column > width:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(score)
+        used += column
+    return blocks
+
+
+def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> str:
+    """A row per setting: the mean over its models, and their standard deviation.
+
+    Of the scores the headline ones, or all of the metrics that were asked for; the others are in
+    the files.
+    """
+    groups = group_by_setting(models)
+    settings = [*SHOWN_SETTINGS, *_other_differences(models)]
+    if len({model.setting["data"] for model in models}) == 1:
+        settings.remove("data")  # told below
+    scores = [score for score in _known(models) if score.headline or config.metrics]
+    headings = [*settings, "n", *(_heading_with_variant(score, config) for score in scores)]
+    lines = [
+        "| " + " | ".join(headings) + " |",
+        "|" + " --- |" * len(settings) + " ---: |" * (1 + len(scores)),
+    ]
+    for group in groups:
+        cells = _cells_of_group(group, " ± ")
+        shown = [_setting_value(group[0].setting[key]) for key in settings]
+        row = [*shown, str(len(group)), *(cells(score) for score in scores)]
+        lines.append("| " + " | ".join(row) + " |")
+    spread = ""
+    if any(len(group) > 1 for group in groups):
+        spread = "; mean ± standard deviation over them"
+    lines += ["", f"n: models of a setting, which differ in their seed{spread}."]
+    lines += ["", *(f"- {line}" for line in _about_all_data(models, config))]
+    lines += _hows(models, scores, "- {heading}: {how}")
+    return "\n".join(lines)
+
+
+def _heading_with_variant(score: Score, config: EvaluateConfig) -> str:
+    return f"{score.heading}, {config.dci_estimator}" if score.measure == "dci" else score.heading
+
+
+def _cells_of(model: EvaluatedModel) -> Callable[[Score], str]:
+    def cell(score: Score) -> str:
+        value = model.scores.get(score.name)
+        return "-" if value is None else _number(value, score)
+
+    return cell
+
+
+def _cells_of_group(group: Sequence[EvaluatedModel], sign: str) -> Callable[[Score], str]:
+    def cell(score: Score) -> str:
+        values = [model.scores[score.name] for model in group if score.name in model.scores]
+        if not values:
+            return "-"
+        mean = _number(float(np.mean(values)), score)
+        if len(values) == 1:
+            return mean
+        return f"{mean}{sign}{_number(float(np.std(values, ddof=1)), score)}"
+
+    return cell
+
+
+def _number(value: float, score: Score) -> str:
+    # a count's mean and deviation are no whole numbers
+    decimals = score.decimals or int(not float(value).is_integer())
+    return f"{value:.{decimals}f}"
+
+
+def _known(models: Sequence[EvaluatedModel]) -> list[Score]:
+    """Scores that some model has."""
+    return [score for score in SCORES if any(score.name in model.scores for model in models)]
+
+
+def _hows(models: Sequence[EvaluatedModel], scores: Sequence[Score], line: str) -> list[str]:
+    """How each score was made, once for all scores that are made alike."""
+    told: dict[str, list[str]] = {}
+    for score in scores:
+        for how in dict.fromkeys(m.protocols[score.name] for m in models if score.name in m.scores):
+            told.setdefault(how, []).append(score.heading)
+    return [line.format(heading=", ".join(headings), how=how) for how, headings in told.items()]
+
+
+def _about_data(model: EvaluatedModel, config: EvaluateConfig) -> list[str]:
+    dataset, held_out = model.dataset, ""
+    if any(name in model.details for name in NEEDS_SPLIT):
+        held_out = f" and {model.num_held_out:,} held out"
+    lines = [
+        f"{dataset.name}, {dataset.source}: {len(dataset):,} images, "
+        f"{model.num_encoded:,} encoded; {model.num_points:,} points{held_out}, "
+        f"seed {config.seed}, repeats {config.repeats}"
+    ]
+    trained_on = model.checkpoint["dataset"]
+    if (dataset.name, dataset.source) != (trained_on["name"], trained_on["source"]):
+        lines.append(f"trained on other images: {trained_on['name']}, {trained_on['source']}")
+    return lines
+
+
+def _about_all_data(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> list[str]:
+    """The same of several models, without what repeats itself."""
+    return list(dict.fromkeys(line for model in models for line in _about_data(model, config)))
+
+
+def _left_out(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> list[str]:
+    """Why measures that were asked for are not there; UDR must be asked for by its name."""
+    reasons: dict[str, list[str]] = {}
+    wanted = config.metrics or [name for name in MEASURE_NAMES if name != "udr"]
+    for model in models:
+        for name, why in model.missing.items():
+            names = reasons.setdefault(why, [])
+            if name in wanted and name not in names:
+                names.append(name)
+    lines = [f"left out: {', '.join(names)}: {why}" for why, names in reasons.items() if names]
+    return ["", *lines] if lines else []
+
+
+def _names(models: Sequence[EvaluatedModel]) -> dict[Path, str]:
+    """The run folder's name or the file's, or the whole path where that is ambiguous."""
+    short = {
+        m.path: m.path.parent.name if m.path.name == CHECKPOINT_NAME else m.path.name
+        for m in models
+    }
+    counts = Counter(short.values())
+    return {path: name if name and counts[name] == 1 else str(path) for path, name in short.items()}
+
+
+def _other_differences(models: Sequence[EvaluatedModel]) -> list[str]:
+    """Fields of the settings, but those always shown, in which some models differ."""
+    keys = [key for key in models[0].setting if key not in SHOWN_SETTINGS]
+    differing = [key for key in keys if len({model.setting[key] for model in models}) > 1]
+    if any(model.setting["trained on"] != model.setting["data"] for model in models):
+        differing = ["trained on", *(key for key in differing if key != "trained on")]
+    return differing
+
+
+def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
+    others = _other_differences(models)
+    labels = {}
+    for model in models:
+        setting = model.setting
+        parts = [setting["data"]]
+        parts += [f"{key} {_setting_value(setting[key])}" for key in ("beta", "gamma", *others)]
+        labels[id(model)] = "; ".join([*parts, f"{setting['steps']:,} steps"])
+    return labels
+
+
+def _setting_value(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,638 @@
+"""Pictures of a trained model: arrays in, a matplotlib figure (or an animation's frames) out.
+
+Every function works on its own, in a notebook too; `style.save_figure` writes what they return.
+Image arrays are [.., C, H, W] in [0, 1] with one or three channels, numpy or torch. They
+are brought to about CELL pixels by an integer zoom (or an integer mean, where they are larger), and
+never interpolated. All pictures order the latents in the same way: largest KL to the prior first,
+dead latents last and marked.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from factorvae.figures.style import (
+    FAINT,
+    HEADER,
+    INK,
+    MARGIN,
+    FigureLayout,
+    chunks,
+    line_styles,
+    signed,
+    styled,
+)
+
+# A latent with no more nats of KL to the prior than this tells the decoder nothing one can see.
+DEAD_KL = 0.01
+
+CELL = 64  # pixels
+GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike
+GAP_GREY = 0.75
+MAX_ROWS = 16  # latents below each other; more than that stand in several columns
+LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
+
+
+def run_title(dataset: str, step: int, beta: float, gamma: float) -> str:
+    """The line under every heading: 'FactorVAE on dsprites, step 20,000, β = 1, γ = 6.4'."""
+    model = "FactorVAE" if gamma > 0 else "VAE" if beta == 1 else "β-VAE"
+    if len(dataset) > 32:
+        dataset = "…" + dataset[-31:]  # the end of a folder's path says most
+    return f"{model} on {dataset}, step {step:,}, β = {beta:g}, γ = {gamma:g}"
+
+
+def latent_order(kl: ArrayLike) -> np.ndarray:
+    """Latent indices [latent_dim] by falling KL to the prior, so that dead ones come last."""
+    return np.argsort(-np.asarray(kl, dtype=np.float64), kind="stable")
+
+
+def dead_latents(kl: ArrayLike) -> np.ndarray:
+    """Bool [latent_dim]: the latents whose KL to the prior (nats) is not above DEAD_KL."""
+    return ~(np.asarray(kl, dtype=np.float64) > DEAD_KL)
+
+
+def fit_cells(images: Tensor) -> Tensor:
+    """Images [N, C, H, W] near CELL pixels: each pixel repeated, or means over whole blocks."""
+    side = images.shape[-1]
+    if side < CELL:
+        zoom = CELL // side
+        return images.repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    shrink = side // CELL
+    return torch.nn.functional.avg_pool2d(images, shrink) if shrink > 1 else images
+
+
+# --- pictures made of images ---------------------------------------------------------------------
+
+
+@styled
+def traversals(
+    images: ArrayLike | Tensor,
+    kl: ArrayLike,
+    values: ArrayLike,
+    *,
+    base_images: ArrayLike | Tensor | None = None,
+    base_names: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """A row per latent, a column per value: what the decoder draws while one latent moves.
+
+    Args:
+        images: decoded, [B, latent_dim, V, C, H, W], latents in the model's order (they are sorted
+            here). The B base images stand side by side; below each other where there are so many
+            latents that these fill several columns.
+        kl: KL to the prior of each latent in nats, [latent_dim].
+        values: what a latent takes, [V].
+        base_images: the images that were encoded, [B, C, H, W], shown above their rows.
+        base_names: a caption for each of them.
+        title: the run, from `run_title`.
+    """
+    images = _tensor(images)
+    num_bases, _, num_values = images.shape[:3]
+    kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
+    parts = chunks(latent_order(kl), MAX_ROWS)
+    cell = fit_cells(images[0, 0, :1]).shape[-1]
+    pitch = cell + GAP
+    values_height, dead_gap, panel_gap = 20, 10, 22
+    panel_width = num_values * pitch + GAP
+    base_height = 0 if base_images is None else cell + 6
+    panel_height = base_height + values_height + len(parts[0]) * pitch + GAP + dead_gap
+    if len(parts) == 1:  # the base images of a line share the labels at its left
+        per_line = min(num_bases, max(1, 1480 // (panel_width + panel_gap)))
+        step = panel_width + panel_gap
+        width = 2 * MARGIN + LABEL_WIDTH + per_line * step - panel_gap
+    else:  # a line per base image, its latents in several columns
+        per_line = len(parts)
+        step = LABEL_WIDTH + panel_width + panel_gap
+        width = 2 * MARGIN + per_line * step - panel_gap
+    panels = [(base, part) for base in range(num_bases) for part in range(len(parts))]
+    num_lines = -(-len(panels) // per_line)
+    height = HEADER + num_lines * (panel_height + panel_gap) - panel_gap + MARGIN
+    layout = FigureLayout(width, height, "Latent traversals", title)
+
+    for place, (base, part) in enumerate(panels):
+        line, column = divmod(place, per_line)
+        left = MARGIN + LABEL_WIDTH + column * step
+        top = HEADER + line * (panel_height + panel_gap)
+        labelled = column == 0 or len(parts) > 1
+        if base_images is not None and part == 0:
+            pixels = _grid(fit_cells(_tensor(base_images)[base : base + 1]), 1, gap=0)
+            layout.image(left + GAP, top, pixels, label=f"base {base}")
+            name = base_names[base] if base < len(base_names) else f"base image {base + 1}"
+            layout.text(left + GAP + cell + 8, top + cell / 2, name, va="center")
+        top += base_height
+        for index, value in enumerate(np.asarray(values, dtype=np.float64)):
+            x = left + GAP + index * pitch + cell / 2
+            layout.text(x, top + 15, signed(value), ha="center", size=7.5, color=FAINT)
+        top += values_height
+
+        latents = parts[part]
+        num_live = int((~dead[latents]).sum())
+        for rows, first in ((latents[:num_live], 0), (latents[num_live:], num_live)):
+            if len(rows) == 0:
+                continue
+            # Dead rows stand a little apart, below a dashed line.
+            y = top + first * pitch + (dead_gap if 0 < first else 0)
+            cells = fit_cells(images[base, rows].flatten(0, 1))  # [rows * V, C, cell, cell]
+            names = " ".join(f"z{latent}" for latent in rows)
+            layout.image(left, y, _grid(cells, num_values), label=f"base {base}: {names}")
+            for row, latent in enumerate(rows if labelled else ()):
+                _label_latent(layout, left, y + GAP + row * pitch + cell / 2, latent, kl)
+        if 0 < num_live < len(latents):
+            start = left - (LABEL_WIDTH if labelled else 0)
+            layout.rule(start, left + panel_width, top + num_live * pitch + (dead_gap + GAP) / 2)
+    return layout.figure
+
+
+@styled
+def traversal_frames(
+    images: ArrayLike | Tensor, kl: ArrayLike, values: ArrayLike, *, title: str = ""
+) -> list[Image.Image]:
+    """The frames of an animation in which every latent moves, each alone in its own cell.
+
+    Args:
+        images: decoded, [B, latent_dim, T, C, H, W]: a column per latent (in several lines where
+            there are many), below each other for the B base images.
+        kl: KL to the prior of each latent in nats, [latent_dim].
+        values: what the moved latent is in each frame, [T]; a closed loop such as
+            `responses.cosine_sweep` makes the animation seamless.
+        title: the run, from `run_title`.
+
+    Returns:
+        T RGB pictures of one size, for `gif.encode_gif`.
+    """
+    images = _tensor(images)
+    num_bases, _, num_frames = images.shape[:3]
+    kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
+    values = np.asarray(values, dtype=np.float64)
+    lines = chunks(latent_order(kl), MAX_ROWS)
+    cell = fit_cells(images[0, 0, :1]).shape[-1]
+    pitch = cell + GAP
+    label_height, slider_height = 32, 40
+    line_height = label_height + num_bases * pitch + GAP + 6
+    width = 2 * MARGIN + len(lines[0]) * pitch + GAP
+    heading = "Latent traversals"
+    layout = FigureLayout(width, HEADER + len(lines) * line_height + slider_height, heading, title)
+    for line, latents in enumerate(lines):
+        top = HEADER + line * line_height
+        for column, latent in enumerate(latents):
+            x = MARGIN + GAP + column * pitch + cell / 2
+            note = "dead" if dead[latent] else f"KL {kl[latent]:.2f}"
+            color = FAINT if dead[latent] else INK
+            layout.text(x, top + 11, f"z{latent}", ha="center", color=color)
+            layout.text(x, top + 25, note, ha="center", size=7.5, color=FAINT)
+
+    # A slider shows what the moved latents are at the moment.
+    limit = max(np.abs(values).max(), 1e-9)
+    start, end, y = MARGIN + 30, MARGIN + 230, layout.height - slider_height // 2
+    layout.rule(start, end, y, linestyle="-")
+    layout.text(start - 10, y, signed(-limit), ha="right", va="center_baseline", size=7.5)
+    layout.text(end + 10, y, signed(limit), ha="left", va="center_baseline", size=7.5)
+    canvas = FigureCanvasAgg(layout.figure)
+    canvas.draw()
+    paper = np.asarray(canvas.buffer_rgba())[..., :3]
+
+    frames = []
+    for index, value in enumerate(values):
+        picture = paper.copy()
+        for line, latents in enumerate(lines):
+            pixels = _grid(fit_cells(images[:, latents, index].flatten(0, 1)), len(latents))
+            top = HEADER + line * line_height + label_height
+            picture[top : top + pixels.shape[0], MARGIN : MARGIN + pixels.shape[1]] = pixels
+        frame = Image.fromarray(picture)
+        x = round(start + (value + limit) / (2 * limit) * (end - start))
+        ImageDraw.Draw(frame).ellipse((x - 4, y - 4, x + 4, y + 4), fill=(26, 26, 26))
+        frames.append(frame)
+    return frames
+
+
+@styled
+def reconstructions(
+    images: ArrayLike | Tensor,
+    decoded: ArrayLike | Tensor,
+    losses: ArrayLike,
+    *,
+    title: str = "",
+    per_line: int = 12,
+) -> Figure:
+    """Originals over their reconstructions, with the loss of each image below.
+
+    Args:
+        images: originals, [N, C, H, W].
+        decoded: the same, decoded from their posterior means, [N, C, H, W].
+        losses: reconstruction loss of each, summed over pixels and channels, in nats, [N].
+        title: the run, from `run_title`.
+        per_line: how many stand side by side.
+    """
+    images, decoded = fit_cells(_tensor(images)), fit_cells(_tensor(decoded))
+    losses = np.asarray(losses, dtype=np.float64)
+    lines = chunks(np.arange(len(images)), per_line)
+    pitch = images.shape[-1] + GAP
+    line_height = 2 * pitch + GAP + 34
+    width = 2 * MARGIN + LABEL_WIDTH + len(lines[0]) * pitch + GAP
+    layout = FigureLayout(width, HEADER + len(lines) * line_height, "Reconstructions", title)
+    left = MARGIN + LABEL_WIDTH
+    for line, members in enumerate(lines):
+        top = HEADER + line * line_height
+        pairs = torch.cat([images[members], decoded[members]])
+        layout.image(left, top, _grid(pairs, len(members)), label=f"images {members}")
+        for row, name in enumerate(("image", "decoded")):
+            y = top + (row + 0.5) * pitch
+            layout.text(left - 10, y, name, ha="right", va="center_baseline")
+        y = top + 2 * pitch + GAP + 13
+        layout.text(left - 10, y, "loss / nats", ha="right", size=7.5, color=FAINT)
+        for column, loss in enumerate(losses[members]):
+            x = left + (column + 0.5) * pitch
+            layout.text(
+                x, y, f"{loss:.1f}" if loss < 1000 else f"{loss:.0f}", ha="center", size=7.5
+            )
+    return layout.figure
+
+
+@styled
+def samples(images: ArrayLike | Tensor, *, title: str = "", per_line: int = 12) -> Figure:
+    """Images decoded from draws of the prior, [N, C, H, W]."""
+    images = fit_cells(_tensor(images))
+    pixels = _grid(images, min(per_line, len(images)))
+    height, width = pixels.shape[:2]
+    layout = FigureLayout(
+        width + 2 * MARGIN, HEADER + height + MARGIN, "Samples from the prior", title
+    )
+    layout.image(MARGIN, HEADER, pixels, label="samples")
+    return layout.figure
+
+
+# --- pictures made of numbers --------------------------------------------------------------------
+
+
+@styled
+def latent_response(
+    kl: ArrayLike,
+    *,
+    maps: Mapping[tuple[str, str], ArrayLike],
+    curves: Mapping[str, ArrayLike],
+    values: Mapping[str, Sequence[float] | Sequence[str]],
+    line_names: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """A row per latent: its mean while each factor varies (as in Kim & Mnih 2018 and Burgess 2018).
+
+    Args:
+        kl: KL to the prior of each latent in nats, [latent_dim].
+        maps: for a pair of factors (the first along x, the second along y, downwards) the mean
+            code at each pair of their values, [X, Y, latent_dim]: a small heat map.
+        curves: for a factor, the mean code at each of its V values, one line for each of G groups
+            (the shapes, say), [G, V, latent_dim].
+        values: what the V values of each factor in `curves` are, for its axis: numbers; or texts,
+            for a category, whose values are points that look as the lines of these names do.
+        line_names: what the G lines stand for.
+        title: the run, from `run_title`.
+    """
+    kl = np.asarray(kl, dtype=np.float64)
+    maps = {pair: np.asarray(mean, dtype=np.float64) for pair, mean in maps.items()}
+    curves = {factor: np.asarray(mean, dtype=np.float64) for factor, mean in curves.items()}
+    largest = max(np.abs(mean).max() for mean in (*maps.values(), *curves.values()))
+    limit = max(1.0, np.ceil(2 * largest) / 2)  # one scale for every panel
+    parts = chunks(latent_order(kl), MAX_ROWS)
+    size, row_gap, gap, ticks_width, block_gap = 64, 8, 18, 26, 30
+    panel_widths = {factor: 140 if mean.shape[1] > 8 else 84 for factor, mean in curves.items()}
+    block_width = LABEL_WIDTH + len(maps) * (size + gap) + ticks_width
+    block_width += sum(panel_widths.values()) + gap * (len(curves) - 1)
+    top, keys_height = HEADER + 18, 46 + 46 * bool(maps)
+    width = 2 * MARGIN + len(parts) * (block_width + block_gap) - block_gap
+    height = top + len(parts[0]) * (size + row_gap) + keys_height
+    layout = FigureLayout(width, height, "Mean of each latent while one factor varies", title)
+    for block, latents in enumerate(parts):
+        start = MARGIN + LABEL_WIDTH + block * (block_width + block_gap)
+        for row, latent in enumerate(latents):
+            x, y = start, top + row * (size + row_gap)
+            is_last = row == len(latents) - 1
+            _label_latent(layout, start, y + size / 2, latent, kl)
+            for pair, mean in maps.items():
+                axes = layout.axes(x, y, size, size, label=f"z{latent}: {pair[0]}, {pair[1]}")
+                axes.imshow(mean[:, :, latent].T, vmin=-limit, vmax=limit, aspect="auto")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(True)
+                if row == 0:
+                    layout.text(x, y - 7, f"{pair[0]}→ {pair[1]}↓", size=7.5)
+                x += size + gap
+            x += ticks_width
+            for factor, mean in curves.items():
+                axes = layout.axes(x, y, panel_widths[factor], size, label=f"z{latent}: {factor}")
+                _draw_curves(axes, mean[:, :, latent], values[factor], limit)
+                axes.tick_params(labelleft=factor == next(iter(curves)), labelbottom=is_last)
+                if row == 0:
+                    layout.text(x, y - 7, factor)
+                x += panel_widths[factor] + gap
+
+    left, y = MARGIN + LABEL_WIDTH, height - keys_height + 30
+    if maps:
+        _color_scale(layout, left, y, limit)
+        layout.text(left - 10, y + 8, "mean", ha="right", size=7.5)
+        y += 40
+    if len(line_names) > 1:
+        _legend(layout, left, y, line_names)
+    return layout.figure
+
+
+def _draw_curves(
+    axes: Axes, mean: np.ndarray, values: Sequence[float] | Sequence[str], limit: float
+) -> None:
+    """A line per group of `mean` [G, V] over `values`; points where these are texts."""
+    num_groups, num_values = mean.shape
+    if isinstance(values[0], str):
+        for index, style in enumerate(line_styles(num_values)):
+            axes.plot(index, mean[0, index], **style | {"linestyle": "none"}, markersize=5)
+        axes.set_xticks([])
+        axes.set_xlim(-0.5, num_values - 0.5)
+    else:
+        x = np.asarray(values, dtype=np.float64)
+        for line, style in zip(mean, line_styles(num_groups), strict=True):
+            axes.plot(x, line, **style, markevery=max(1, num_values // 6), markersize=3)
+        axes.set_xticks([x[0], x[-1]], [signed(x[0]), signed(x[-1])])
+    axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    axes.set_ylim(-limit * 1.08, limit * 1.08)
+    # Ticks away from the ends, where they would meet those of the next row.
+    tick = 0.5 if limit < 1.5 else 1 if limit < 3 else 2
+    axes.set_yticks([-tick, 0, tick], [signed(-tick), "0", signed(tick)])
+
+
+@styled
+def factor_matrix(
+    mutual_information: ArrayLike,
+    factor_entropy: ArrayLike,
+    factor_names: Sequence[str],
+    kl: ArrayLike,
+    *,
+    title: str = "",
+) -> Figure:
+    """What each latent knows about each factor, and the gap between the best two that MIG is.
+
+    A row per factor, a column per latent; cells are I(latent; factor) / H(factor). In each row
+    the best latent has a solid frame, the second a dashed one; at the right, the gap.
+
+    Args:
+        mutual_information: in nats, [latent_dim, F].
+        factor_entropy: in nats, [F].
+        factor_names: [F].
+        kl: KL to the prior of each latent in nats, [latent_dim].
+        title: the run, from `run_title`.
+    """
+    entropy = np.asarray(factor_entropy, dtype=np.float64)[:, None]
+    kl, order, dead = np.asarray(kl, dtype=np.float64), latent_order(kl), dead_latents(kl)
+    shares = np.asarray(mutual_information, dtype=np.float64).T  # [F, latent_dim]
+    # A factor with a single value has no entropy: nothing is to be known about it.
+    shares = np.divide(shares, entropy, out=np.zeros_like(shares), where=entropy > 0)[:, order]
+    num_factors, latent_dim = shares.shape
+    is_wide = latent_dim > MAX_ROWS
+    cell_width, cell_height = (24, 30) if is_wide else (46, 34)
+    left, top, gap_width = MARGIN + 8 + 7 * max(map(len, factor_names)), HEADER + 40, 150
+    width, height = latent_dim * cell_width, num_factors * cell_height
+    full_width = max(left + width + 24 + gap_width + 50, left + 560) + MARGIN
+    layout = FigureLayout(
+        full_width, top + height + 60, "Mutual information of latents and factors", title
+    )
+
+    axes = layout.axes(left, top, width, height, label="mutual information")
+    axes.imshow(shares, vmin=0, vmax=1, aspect="auto")
+    axes.set_yticks(range(num_factors), factor_names)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for column, latent in enumerate(order):
+        x, color = left + (column + 0.5) * cell_width, FAINT if dead[latent] else INK
+        if is_wide:
+            layout.text(x, top - 7, f"z{latent}", ha="center", color=color, rotation=90)
+        else:
+            note = "dead" if dead[latent] else f"{kl[latent]:.2f}"
+            layout.text(x, top - 20, f"z{latent}", ha="center", color=color)
+            layout.text(x, top - 7, note, ha="center", size=7, color=FAINT)
+    if not is_wide:
+        layout.text(left - 4, top - 7, "KL", ha="right", size=7, color=FAINT)
+    best_two = np.argsort(-shares, axis=1, kind="stable")[:, :2]
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if share < 0.5 else "black"
+        rank = best_two[row].tolist().index(column) if column in best_two[row] else None
+        if rank is not None or not is_wide:
+            text = f"{share:.1f}" if is_wide else f"{share:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color=color, size=7.5)
+        if rank is not None:
+            dashes = "-" if rank == 0 else (0, (2, 1.5))
+            corner, options = (column - 0.44, row - 0.44), {"linewidth": 1.4, "linestyle": dashes}
+            axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=color, **options))
+
+    ranked = -np.sort(-shares, axis=1)
+    gaps = ranked[:, 0] - (ranked[:, 1] if latent_dim > 1 else 0)
+    mean_gap = gaps[entropy[:, 0] > 0].mean() if (entropy > 0).any() else 0.0
+    x = left + width + 24
+    bars = layout.axes(x, top, gap_width, height, label="gap")
+    bars.barh(range(num_factors), gaps, height=0.55, color="0.55")
+    bars.axvline(mean_gap, color=INK, linestyle=(0, (4, 2)), linewidth=1)
+    for row, gap in enumerate(gaps):
+        bars.text(1.06, row, f"{gap:.2f}", va="center", size=7.5)
+    bars.set(xlim=(0, 1), ylim=(num_factors - 0.5, -0.5), yticks=[])
+    bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    layout.text(x, top - 20, "gap of the best two")
+    note = f"dashed: their mean (MIG) {mean_gap:.3f}"
+    layout.text(x, top - 7, note, size=7, color=FAINT)
+    y = top + height + 22
+    _color_scale(layout, left, y, 1, low=0)
+    key = "I(latent; factor) / H(factor); the best latent framed, the second dashed"
+    layout.text(left + 150, y + 8, key, size=7.5)
+    return layout.figure
+
+
+@styled
+def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+    """Reconstruction loss, KL, TC estimate, discriminator accuracy and each latent's KL over steps.
+
+    Args:
+        log: columns of a run's log, each [rows]: `step`, `recon`, `kl`, `tc`, `disc_accuracy`, and
+            `kl_0`, `kl_1`, ... for the latents. Missing values are nan.
+        title: the run, from `run_title`.
+    """
+    log = {name: np.asarray(column, dtype=np.float64) for name, column in log.items()}
+    width, height, pitch_x, pitch_y = 270, 170, 340, 232
+    left, top, tall = MARGIN + 44, HEADER + 26, 170 + 232
+    layout = FigureLayout(2 * pitch_x + width + left + 90, top + tall + 50, "Training", title)
+    panels = (
+        ("recon", "Reconstruction loss / nats, log scale"),
+        ("kl", "KL to the prior / nats"),
+        ("tc", "Total correlation, estimated / nats"),
+        ("disc_accuracy", "Discriminator accuracy"),
+    )
+    for index, (column, heading) in enumerate(panels):
+        line, place = divmod(index, 2)
+        x, y = left + place * pitch_x, top + line * pitch_y
+        axes = layout.axes(x, y, width, height, label=column)
+        axes.set_title(heading)
+        _draw_history(axes, log["step"], log.get(column, np.full(len(log["step"]), np.nan)))
+        if column == "recon":
+            axes.set_yscale("log")
+            axes.autoscale(axis="y")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
+        if column == "disc_accuracy" and axes.lines:
+            axes.set_ylim(0.4, 1)
+            axes.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
+            axes.text(
+                1,
+                0.5,
+                "chance",
+                ha="right",
+                va="top",
+                size=7.5,
+                color=FAINT,
+                transform=axes.get_yaxis_transform(),
+            )
+        if line == 1:
+            axes.set_xlabel("step")
+    latent_dim = sum(name.startswith("kl_") for name in log)
+    by_latent = np.stack([log[f"kl_{latent}"] for latent in range(latent_dim)])
+    axes = layout.axes(left + 2 * pitch_x, top, width, tall, label="kl by latent")
+    axes.set_title("KL of each latent / nats")
+    axes.set_xlabel("step")
+    _draw_latent_histories(axes, log["step"], by_latent)
+    return layout.figure
+
+
+def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
+    """A column of the log, faint, under its running mean."""
+    known = np.isfinite(column)
+    step, column = step[known], column[known]
+    _step_axis(axes)
+    if len(column) == 0:
+        _note_absence(axes)
+        return
+    lone = "o" if len(column) == 1 else None
+    axes.plot(step, column, color="0.75", linewidth=0.7, marker=lone)
+    axes.plot(step, _running_mean(column), color=INK)
+    low, high = np.percentile(
+        column, [0.5, 99.5]
+    )  # not the first steps' loss, which hides the rest
+    if high > low:
+        axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+
+
+def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) -> None:
+    """A line per latent of `by_latent` [latent_dim, rows], named at its right end."""
+    _step_axis(axes)
+    if len(step) == 0:
+        _note_absence(axes)
+        return
+    last = by_latent[:, -1]
+    order, dead = latent_order(last), dead_latents(last)
+    live = [latent for latent in order if not dead[latent]]
+    for latent in order[len(live) :]:
+        axes.plot(step, by_latent[latent], color="0.75", linewidth=0.8)
+    for latent, style in zip(live, line_styles(len(live)), strict=True):
+        column = _running_mean(by_latent[latent])
+        axes.plot(step, column, **style, markevery=(len(step) // 8, max(1, len(step) // 4)))
+    axes.set_ylim(0, max(1e-3, np.nanmax(by_latent[:, len(step) // 20 :])) * 1.04)
+    names = [(last[latent], f"z{latent}") for latent in live]
+    if dead.any():
+        names.append((0.0, f"{dead.sum()} dead"))
+    height = axes.bbox.height
+    heights = [axes.transData.transform((0, value))[1] - axes.bbox.y0 for value, _ in names]
+    for y, (_, name) in zip(_spread(heights, 11, height), names, strict=False):
+        axes.text(1.02, y / height, name, va="center", size=7.5, transform=axes.transAxes)
+
+
+def _note_absence(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, "not recorded", ha="center", color=FAINT, transform=axes.transAxes)
+
+
+def _step_axis(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _running_mean(column: np.ndarray) -> np.ndarray:
+    """Means over a fiftieth of `column` [rows], centred; shorter at its ends."""
+    half = len(column) // 100
+    sums = np.concatenate([[0.0], np.cumsum(column)])
+    rows = np.arange(len(column))
+    start, stop = np.maximum(rows - half, 0), np.minimum(rows + half + 1, len(column))
+    return (sums[stop] - sums[start]) / (stop - start)
+
+
+def _spread(heights: Sequence[float], apart: float, room: float) -> list[float]:
+    """Falling `heights` moved as little as needed to be `apart`, and all between 0 and `room`.
+
+    Those for which there is no room are left out.
+    """
+    heights = list(heights)[: int(room // apart) + 1]
+    for index in range(len(heights) - 1, -1, -1):  # from the lowest up
+        floor = heights[index + 1] + apart if index + 1 < len(heights) else 0.0
+        heights[index] = max(heights[index], floor)
+    ceiling = room
+    for index, height in enumerate(heights):
+        heights[index] = min(height, ceiling)
+        ceiling = heights[index] - apart
+    return heights
+
+
+def _color_scale(
+    layout: FigureLayout, left: int, top: int, high: float, low: float | None = None
+) -> None:
+    """What the colours of heat maps mean: a bar from `low` (otherwise -`high`) to `high`."""
+    low = -high if low is None else low
+    axes = layout.axes(left, top, 132, 8, label="scale")
+    axes.imshow(np.linspace(0, 1, 256)[None], extent=(low, high, 0, 1), aspect="auto")
+    axes.set_yticks([])
+    middle = (low + high) / 2
+    axes.set_xticks([low, middle, high], [signed(low), signed(middle), signed(high)])
+
+
+def _legend(layout: FigureLayout, left: int, y: int, names: Sequence[str]) -> None:
+    """The lines of `line_styles` and their names, side by side."""
+    styles = zip(names, line_styles(len(names)), strict=True)
+    layout.figure.legend(
+        handles=[Line2D([], [], label=name, **style) for name, style in styles],
+        loc="center left",
+        bbox_to_anchor=(left / layout.width, 1 - y / layout.height),
+        ncols=len(names),
+        handlelength=3.2,
+        borderaxespad=0,
+        borderpad=0,
+        columnspacing=1.4,
+    )
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+
+def _tensor(array: ArrayLike | Tensor) -> Tensor:
+    """Float images on the CPU."""
+    return torch.as_tensor(array).detach().float().cpu()
+
+
+def _grid(images: Tensor, per_line: int, gap: int = GAP) -> np.ndarray:
+    """Images [N, C, H, W] side by side, `per_line` in a line: uint8 [height, width, 3]."""
+    grid = make_grid(images, nrow=per_line, padding=gap, pad_value=GAP_GREY)  # [3, height, width]
+    if len(images) == 1:  # which make_grid hands back as it is
+        grid = torch.nn.functional.pad(grid, (gap, gap, gap, gap), value=GAP_GREY)
+    return (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _label_latent(
+    layout: FigureLayout, right: float, middle: float, latent: int, kl: np.ndarray
+) -> None:
+    """'z3' over 'KL 2.41', or over 'dead', at the left of a row."""
+    is_dead = dead_latents(kl)[latent]
+    color = FAINT if is_dead else INK
+    layout.text(right - 10, middle - 2, f"z{latent}", ha="right", color=color, size=10)
+    note = f"dead, {kl[latent]:.3f}" if is_dead else f"KL {kl[latent]:.2f}"
+    layout.text(right - 10, middle + 12, note, ha="right", color=FAINT, size=7.5)

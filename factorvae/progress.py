@@ -1,0 +1,107 @@
+"""Progress of long work: a bar with the time left on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Block = TypeVar("Block", bound=Sized)
+SECONDS_BETWEEN_LINES = 10
+STEPS = "{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}"  # the figures fit 80 columns
+
+
+class Progress:
+    """How far the work is, on stderr.
+
+    Args:
+        total: what there is to do, including `done`; None if unknown.
+        done: what was done before.
+        what: the work's name, in front of a line.
+        unit: what is counted, behind the number.
+        shown: False in a process that leaves it to another to tell.
+    """
+
+    def __init__(
+        self, total: int | None, done: int = 0, what: str = "", unit: str = "", shown: bool = True
+    ) -> None:
+        self.first = self.done = done
+        self.total, self.what, self.unit = total, what, unit
+        self.start = self.said = time.monotonic()
+        self.shown = shown
+        self.bar = None
+        if shown and sys.stderr.isatty():
+            options = {"unit": unit, "unit_scale": True} if unit else {"bar_format": STEPS}
+            self.bar = tqdm(
+                desc=what or None, total=total, initial=done, dynamic_ncols=True, **options
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def advance(self, count: int = 1) -> None:
+        """Count what is done."""
+        self.done += count
+        if self.bar is not None:
+            self.bar.update(count)
+
+    def drop(self, count: int) -> None:
+        """Count what will not be done."""
+        self.total -= count
+        if self.bar is not None:
+            self.bar.total = self.total
+            self.bar.refresh()
+
+    def say(self, text: str) -> None:
+        """Print a line on stdout, above the bar."""
+        if self.shown:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def show(self, figures: str) -> None:
+        """Show the latest figures of a training beside the bar, or in a line when one is due."""
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.set_postfix_str(figures)
+        elif self.shown and (self._is_due() or self.done == self.total):
+            rate = (self.done - self.first) / (now - self.start)
+            left = tqdm.format_interval((self.total - self.done) / rate)
+            progress = f"step {self.done:,} of {self.total:,}, {left} left"
+            self._line(f"{progress}  {figures}  {rate:.1f} steps/s")
+
+    def tell(self) -> None:
+        """Print a line when one is due and there is no bar."""
+        if self.bar is None and self.shown and self._is_due():
+            seconds = time.monotonic() - self.start
+            left = seconds * ((self.total or self.done) - self.done) / (self.done - self.first)
+            of_total = "" if self.total is None else f" of {self.total:,}"
+            self._line(f"{self.what}: {self.done:,}{of_total}{self.unit}, {left:.0f} s left")
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self.said >= SECONDS_BETWEEN_LINES
+
+    def _line(self, text: str) -> None:
+        self.said = time.monotonic()
+        print(text, file=sys.stderr, flush=True)
+
+
+def track(
+    blocks: Iterable[Block], total: int | None, what: str, unit: str = " images", done: int = 0
+) -> Iterator[Block]:
+    """Pass blocks on, and tell how far they have come; each adds its length.
+
+    total: what the lengths come to in the end, including `done` from before; None if unknown.
+    """
+    with Progress(total, done, what, unit) as progress:
+        for block in blocks:
+            yield block
+            progress.advance(len(block))
+            progress.tell()
+    if progress.bar is None:
+        seconds = time.monotonic() - progress.start
+        print(f"{what}: {progress.done:,}{unit} in {seconds:.1f} s", file=sys.stderr)

@@ -1,0 +1,90 @@
+"""The loop around the training step: rows of the log, checkpoints, and where it stops."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+from factorvae.checkpoint import save_checkpoint
+from factorvae.config import TrainConfig
+from factorvae.files import CHECKPOINT_NAME
+from factorvae.training.run_folder import ProgressOfRun, RunLog, shown_figures
+from factorvae.training.signals import StopSignals
+from factorvae.training.trainer import Trainer
+
+STEPS_AT_ONCE = {"cpu": 1, "cuda": 1000}  # that the host starts before it looks for a signal
+
+
+def total_steps(config: TrainConfig, num_images: int) -> int:
+    """Steps of a whole run: `num_epochs` times the data's images, or `max_steps` if that is less.
+
+    An epoch is as many steps as a pass over the data would be; batches are drawn at random, as in
+    Algorithm 2.
+    """
+    steps = config.num_epochs * max(1, num_images // config.batch_size)
+    return min(steps, config.max_steps or steps)
+
+
+def fit(
+    trainer: Trainer,
+    log: RunLog | None,
+    run_dir: Path,
+    until: int,
+    stop: StopSignals,
+    bar: ProgressOfRun,
+) -> Iterator[None]:
+    """Train until so many steps are done, or `stop` has a signal, which then ends every process.
+
+    Rows of the log and checkpoints are written on the way, and a checkpoint at the end. It yields
+    whenever it has started steps, before it waits for them: several runs share a device so.
+
+    log: None in a process that leaves all writing to another.
+    """
+    config, world = trainer.config, trainer.world
+    row_start = monotonic()
+
+    def save() -> None:
+        trainer.check_finite()
+        trainer.check_weights()
+        state = {**trainer.state_dict(), "finished": trainer.steps_done >= until}
+        world.broadcast_from_rank0(lambda: _save(state, log, run_dir))
+
+    first_step = trainer.steps_done
+    stopped = stop.signal
+    while trainer.steps_done < until and not stopped:
+        steps = _steps_to_next(config, trainer.steps_done, until)
+        steps = min(steps, STEPS_AT_ONCE[trainer.device.type])
+        trainer.advance(steps)
+        yield
+        bar.advance(steps)
+        trainer.wait()
+        at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
+        if at_row:
+            trainer.check_finite()
+            figures = trainer.mean_figures()
+            timed = min(trainer.steps_in_row, trainer.steps_done - first_step)
+            now = monotonic()
+            rate = timed * config.batch_size / (now - row_start)
+            row_start = now
+            if log:
+                log.row({"step": trainer.steps_done, **figures, "images_per_second": rate})
+            bar.show(shown_figures(figures))
+        if trainer.steps_done % config.log_every == 0:  # a last, partial row is not begun anew
+            trainer.reset_figures()
+        if trainer.steps_done % config.checkpoint_every == 0 and trainer.steps_done < until:
+            save()
+        if world.alone:
+            stopped = stop.signal
+        elif at_row:  # all at the same step, or one would wait for a gradient of another for ever
+            stopped = stop.signal = max(world.all_gather(stop.signal))
+    save()
+
+
+def _steps_to_next(config: TrainConfig, done: int, until: int) -> int:
+    """Steps until there is something to write, or the end."""
+    every = (config.log_every, config.checkpoint_every)
+    return min(until - done, *(each - done % each for each in every))
+
+
+def _save(state: dict[str, object], log: RunLog, run_dir: Path) -> None:
+    log.to_disk()  # a checkpoint's rows are there if it is
+    save_checkpoint(run_dir / CHECKPOINT_NAME, state)

@@ -1,0 +1,158 @@
+"""One run from its settings to its last checkpoint, alone or as one of a sweep."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+
+from factorvae.checkpoint import load_checkpoint
+from factorvae.config import TrainConfig
+from factorvae.datasets import Dataset
+from factorvae.device import use_threads
+from factorvae.errors import UserError
+from factorvae.files import CHECKPOINT_NAME, STATS_NAME
+from factorvae.progress import Progress
+from factorvae.training.distributed import ALONE, World
+from factorvae.training.loop import fit, total_steps
+from factorvae.training.run_folder import (
+    SHOWN,
+    ProgressOfRun,
+    RunLog,
+    check_same_data,
+    columns,
+    earlier_checkpoint,
+    make_run_dir,
+    read_log,
+    run_dir_of,
+)
+from factorvae.training.signals import StopSignals
+from factorvae.training.trainer import Trainer
+
+
+class Run:
+    """A run: its settings, its folder, and how far it is.
+
+    state: 'new', 'stopped', 'finished' or 'failed', and then `error` says why. steps are done of
+    `until`. threads: what an earlier command trained it with, 0 if none did: the sums of
+    floating-point numbers depend on them. world: the processes that train it together.
+
+    Raises:
+        UserError: its folder holds another run, or one on other data, or a damaged checkpoint.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, world: World = ALONE) -> None:
+        self.config, self.dataset, self.world = config, dataset, world
+        self.folder = run_dir_of(config)
+        self.until = total_steps(config, len(dataset))
+        self.error = ""
+        self.steps, self.threads = world.broadcast_from_rank0(self._look_up)
+        self.state = ("stopped" if self.steps else "new") if self.steps < self.until else "finished"
+
+    def _look_up(self) -> tuple[int, int]:
+        """Steps and threads of the checkpoint; 0, 0 where there is none to go on from."""
+        earlier = earlier_checkpoint(self.folder, self.config)
+        if earlier is None:
+            return 0, 0
+        check_same_data(self.folder, earlier, self.dataset)
+        return earlier["step"], earlier["threads"]
+
+    def train(
+        self, device: torch.device, threads: int, stop: StopSignals, bar: ProgressOfRun
+    ) -> Iterator[None]:
+        """Train to the end, or to the step at which `stop` has a signal; see `fit` for the yields.
+
+        threads: CPU threads; 0: as many as there are idle cores.
+        """
+        config, dataset, world = self.config, self.dataset, self.world
+        threads = use_threads(threads)
+        trainer = Trainer(config, dataset, device, world)
+        if self.steps:
+            trainer.load_state_dict(
+                world.broadcast_from_rank0(lambda: load_checkpoint(self.folder))
+            )
+        world.broadcast_from_rank0(lambda: make_run_dir(self.folder, config))
+        if world.rank > 0:
+            yield from self._fit(trainer, None, stop, bar)
+            self._ended(trainer)
+            return
+
+        header = columns(config.latent_dim)
+        with RunLog(self.folder, header, self.steps, config.log_every) as log:
+
+            def say(text: str) -> None:
+                log.note(text)
+                bar.say(text)
+
+            shape = "x".join(map(str, dataset.image_shape))
+            shared = "" if world.alone else f", {world.size} processes with a part of every batch"
+            say(f"{dataset.name}: {len(dataset):,} images of {shape}, {dataset.source}")
+            say(
+                f"{device}, {config.precision}, {threads} threads{shared}; run folder {self.folder}"
+            )
+            verb = "resuming" if self.steps else "starting"
+            say(f"{verb} at step {self.steps:,} of {self.until:,}")
+            first, start = self.steps, time.monotonic()
+            yield from self._fit(trainer, log, stop, bar)
+            rate = (trainer.steps_done - first) / (time.monotonic() - start)
+            self._ended(trainer)
+            if self.state == "finished":
+                say(f"finished {self.steps:,} steps at {rate:.1f} steps/s")
+            else:
+                say(f"stopped at step {self.steps:,}; the same command goes on from there")
+
+    def _fit(
+        self, trainer: Trainer, log: RunLog | None, stop: StopSignals, bar: ProgressOfRun
+    ) -> Iterator[None]:
+        fitting = fit(trainer, log, self.folder, self.until, stop, bar)
+        if not self.config.compile:
+            yield from fitting
+            return
+        try:
+            yield from fitting
+        except torch._dynamo.exc.TorchDynamoException as error:  # no compiler on this machine, say
+            raise UserError(f"--compile failed: {str(error).strip().splitlines()[0]}") from error
+
+    def _ended(self, trainer: Trainer) -> None:
+        self.steps = trainer.steps_done
+        self.state = "finished" if self.steps >= self.until else "stopped"
+
+    def fail(self, error: str) -> None:
+        """It cannot go on, and stands where its last checkpoint does."""
+        self.state, self.error = "failed", error
+        written = os.path.exists(self.folder / CHECKPOINT_NAME)
+        self.steps = load_checkpoint(self.folder)["step"] if written else 0
+
+    def summary(self) -> dict[str, object]:
+        """What is known of the run, as plain values; its figures are those of its last row."""
+        rows = read_log(self.folder) if (self.folder / STATS_NAME).is_file() else {}
+        known = [name for name in SHOWN if self.steps and len(rows.get(name, ()))]
+        return {
+            "folder": self.folder.name,
+            "beta": self.config.beta,
+            "gamma": self.config.gamma,
+            "seed": self.config.seed,
+            "state": self.state,
+            "steps": self.steps,
+            "until": self.until,
+            "error": self.error,
+            "figures": {n: float(rows[n][-1]) for n in known if math.isfinite(rows[n][-1])},
+        }
+
+
+def train_one(run: Run, device: torch.device) -> int:
+    """Train a run, and say how it goes; what the script exits with."""
+    shown = run.world.rank == 0
+    if run.state == "finished":
+        if shown:
+            print(f"{run.folder} is finished: {run.steps:,} steps are done")
+        return 0
+    with StopSignals() as stop, Progress(run.until, run.steps, shown=shown) as bar:
+        for _ in run.train(device, run.config.threads or run.threads, stop, bar):
+            pass
+        if run.state == "stopped":
+            return 128 + stop.signal
+        bar.say(f"next: python evaluate.py --model_path {run.folder / CHECKPOINT_NAME}")
+        bar.say(f"      python visualize.py --model_path {run.folder / CHECKPOINT_NAME}")
+    return 0

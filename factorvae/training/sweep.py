@@ -1,0 +1,294 @@
+"""A sweep: the runs of every combination of the seeds, gammas and betas asked for.
+
+On one CUDA device the runs train at the same time, each by graphs on a stream of its own; on the
+CPU, in a process each, several at a time. Under torchrun every process has a share of the runs.
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from factorvae.config import TrainConfig
+from factorvae.datasets import Dataset, load_dataset
+from factorvae.device import keep_freed_memory, use_threads
+from factorvae.errors import UserError
+from factorvae.files import SWEEP_NAME
+from factorvae.progress import Progress
+from factorvae.training.distributed import World
+from factorvae.training.run import Run
+from factorvae.training.run_folder import make_run_dir, run_name
+from factorvae.training.signals import SIGNALS, StopSignals
+from factorvae.training.sweep_folder import SWEPT, check_same_sweep, sweep_table, write_sweep
+
+RUNS_PER_DEVICE = 16  # on CUDA at a time, by default
+CPU = torch.device("cpu")
+
+
+def sweep_dir_of(configs: Sequence[TrainConfig]) -> Path:
+    """--output_dir, or runs/dsprites_beta1_gamma1+6.4_seed0-9."""
+    if configs[0].output_dir is not None:
+        return Path(configs[0].output_dir)
+    values = [list(dict.fromkeys(getattr(c, name) for c in configs)) for name in SWEPT]
+    return Path("runs") / run_name(configs[0].dataset, *values)
+
+
+def is_sweep(configs: Sequence[TrainConfig]) -> bool:
+    """Whether there are several runs, or one that joins the sweep in its --output_dir."""
+    return len(configs) > 1 or os.path.exists(sweep_dir_of(configs) / SWEEP_NAME)
+
+
+def runs_of(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
+    """The same, each with its own folder in the sweep's."""
+    folder = sweep_dir_of(configs)
+    names = [run_name(c.dataset, [c.beta], [c.gamma], [c.seed]) for c in configs]
+    return [
+        dataclasses.replace(config, output_dir=str(folder / name))
+        for config, name in zip(configs, names, strict=True)
+    ]
+
+
+def train_sweep(
+    configs: Sequence[TrainConfig], dataset: Dataset, device: torch.device, world: World
+) -> int:
+    """Train this process's share of the runs, and tell of all; what the script exits with.
+
+    Finished runs are left as they are and stopped ones go on. One that fails, or whose process
+    dies, does not stop the others.
+    """
+    folder = sweep_dir_of(configs)
+    configs = runs_of(configs)
+    share = configs[world.rank :: world.size]
+
+    def look_up() -> list[Run]:
+        check_same_sweep(folder, configs[0])
+        found = [Run(config, dataset) for config in share]
+        for run in found:
+            if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes
+                make_run_dir(run.folder, run.config)
+        return found
+
+    runs = world.run_everywhere(look_up)
+    to_do = [run for run in runs if run.state != "finished"]
+    threads = use_threads(configs[0].threads)
+    jobs = configs[0].jobs or (threads if device.type == "cpu" else RUNS_PER_DEVICE)
+    jobs = max(1, min(jobs, len(to_do)))
+
+    here = {run.folder.name: run.summary() for run in runs}
+
+    def record() -> list[dict[str, object]]:
+        """Every process's runs, in the order of the flags, also into study.json."""
+        known = {name: one for share in world.all_gather(here) for name, one in share.items()}
+        summaries = [known[Path(config.output_dir).name] for config in configs]
+        world.broadcast_from_rank0(lambda: write_sweep(folder, configs, summaries))
+        return summaries
+
+    summaries = record()
+    finished = sum(summary["state"] == "finished" for summary in summaries)
+    first = sum(run.steps for run in to_do)
+    total = sum(run.until for run in to_do)
+    with StopSignals() as stop, Progress(total, first, shown=world.rank == 0) as bar:
+        bar.say(f"sweep of {len(configs)} runs in {folder}: {finished} finished")
+        among = "" if world.alone else f", {world.size} processes with a share of the runs each"
+        bar.say(f"{device}, {jobs} at a time{among}; {dataset.name}, {dataset.source}")
+
+        def ended(run: Run) -> None:
+            told = {"finished": f"{run.steps:,} steps", "failed": run.error}
+            name = run.folder.name
+            here[name] = run.summary()
+            bar.say(f"{run.state} {name}: {told.get(run.state, f'at step {run.steps:,}')}")
+            if world.alone:
+                record()
+
+        if device.type == "cpu" and jobs > 1:
+            _in_processes(to_do, jobs, threads // jobs, stop, bar, ended)
+        else:
+            _in_turns(to_do, jobs, device, threads, stop, bar, ended)
+
+    summaries = record()
+    if world.rank == 0:
+        print(sweep_table(summaries))
+        print(f"next: python evaluate.py --model_path {folder}")
+    states = {summary["state"] for summary in summaries}
+    if states & {"new", "stopped"}:  # also where one process alone was told to stop
+        return 128 + (stop.signal or signal.SIGTERM)
+    return 2 if "failed" in states else 0
+
+
+class RunBar:
+    """A run's part in the bar of its sweep."""
+
+    def __init__(self, bar: Progress, run: Run) -> None:
+        self.bar, self.name = bar, run.folder.name
+        self.left = run.until - run.steps
+
+    def advance(self, steps: int) -> None:
+        self.left -= steps
+        self.bar.advance(steps)
+
+    def show(self, figures: str) -> None:
+        self.bar.show(f"{self.name}: {figures}")
+
+    def say(self, text: str) -> None:
+        """Nothing: the run's log.txt has it."""
+
+    def close(self) -> None:
+        """The run has ended: what it has left will not be done."""
+        self.bar.drop(self.left)
+
+
+def _threads_for(run: Run, threads: int) -> int:
+    """--threads' part, or, without it, as many as the run began with."""
+    return threads if run.config.threads else run.threads or threads
+
+
+def _attempt(
+    run: Run,
+    device: torch.device,
+    threads: int,
+    stop: StopSignals,
+    bar: "RunBar | PipedBar",
+) -> Iterator[None]:
+    """Train a run as alone, but note a failure rather than raise it."""
+    try:
+        yield from run.train(device, _threads_for(run, threads), stop, bar)
+    except UserError as error:
+        run.fail(str(error))
+    except torch.OutOfMemoryError:
+        run.fail(f"out of memory on {device}: try fewer --jobs")
+
+
+def _in_turns(
+    runs: Sequence[Run],
+    jobs: int,
+    device: torch.device,
+    threads: int,
+    stop: StopSignals,
+    bar: Progress,
+    ended: Callable[[Run], None],
+) -> None:
+    """Train in this process: on CUDA, while one run's steps are awaited, others' are under way."""
+    waiting = deque(runs)
+    active: list[tuple[Run, RunBar, Iterator[None]]] = []
+    while waiting or active:
+        while waiting and len(active) < jobs and not stop.signal:
+            run = waiting.popleft()
+            run_bar = RunBar(bar, run)
+            active.append((run, run_bar, _attempt(run, device, threads, stop, run_bar)))
+        if stop.signal:
+            waiting.clear()
+        for one in list(active):
+            run, run_bar, steps = one
+            if next(steps, "ended") == "ended":
+                active.remove(one)
+                run_bar.close()
+                ended(run)
+
+
+class PipedBar:
+    """What a run in a process of its own tells the sweep, and is told by it."""
+
+    def __init__(self, connection: Connection, stop: StopSignals) -> None:
+        self.connection, self.stop = connection, stop
+        self.steps = 0
+
+    def advance(self, steps: int) -> None:
+        self.steps += steps
+        if self.connection.poll():  # it is told to stop, or the sweep's process is gone
+            self.stop.signal = signal.SIGTERM
+
+    def show(self, figures: str) -> None:
+        self.send((self.steps, figures))
+        self.steps = 0
+
+    def send(self, message: tuple) -> None:
+        with contextlib.suppress(ConnectionError):  # the sweep's process is gone
+            self.connection.send(message)
+
+    def say(self, text: str) -> None:
+        """Nothing: the run's log.txt has it."""
+
+
+def _train_in_process(config: TrainConfig, threads: int, connection: Connection) -> None:
+    """A process's work: one run. Sends its progress, and in the end its state, error and steps."""
+    keep_freed_memory()
+    with StopSignals() as stop:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        bar = PipedBar(connection, stop)
+        try:
+            dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
+            run = Run(config, dataset)
+        except UserError as error:
+            bar.send(("failed", str(error), 0))
+            return
+        for _ in _attempt(run, CPU, threads, stop, bar):
+            pass
+    bar.send((run.state, run.error, run.steps))
+
+
+def _in_processes(
+    runs: Sequence[Run],
+    jobs: int,
+    threads: int,
+    stop: StopSignals,
+    bar: Progress,
+    ended: Callable[[Run], None],
+) -> None:
+    """Train each in a process of its own, so many at a time."""
+    context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # now: its start would let the signals blocked below through
+    told_to_stop = False
+    waiting = deque(runs)
+    active: dict[Connection, tuple[Run, RunBar, BaseProcess]] = {}
+    while waiting or active:
+        while waiting and len(active) < jobs and not stop.signal:
+            run = waiting.popleft()
+            connection, end = context.Pipe()
+            arguments = (run.config, max(1, threads), end)
+            process = context.Process(target=_train_in_process, args=arguments, daemon=True)
+            # It starts with these blocked, not to die of them before it can save: SIGTERM until it
+            # trains, and Ctrl-C for good, which is for this process to pass on.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            process.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            end.close()  # the process has its own: when it ends, the pipe does
+            active[connection] = run, RunBar(bar, run), process
+        if stop.signal and not told_to_stop:
+            told_to_stop = True
+            waiting.clear()
+            for connection in active:
+                with contextlib.suppress(ConnectionError):  # it has just ended
+                    connection.send("stop")
+        for connection in wait(list(active), timeout=0.2):
+            run, run_bar, process = active[connection]
+            message = _received(connection)
+            if message is not None and len(message) == 2:
+                run_bar.advance(message[0])
+                run_bar.show(message[1])
+                continue
+            process.join()
+            if message is None:
+                run.fail(f"its process died (exit code {process.exitcode})")
+            else:
+                run.state, run.error, run.steps = message
+            del active[connection]
+            connection.close()
+            run_bar.close()
+            ended(run)
+
+
+def _received(connection: Connection) -> tuple | None:
+    """The next message; None where the process at the other end is gone."""
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        return None

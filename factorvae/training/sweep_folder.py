@@ -1,0 +1,128 @@
+"""What is told and kept of a sweep: `study.json` in its folder, and a table at the end.
+
+The file is a JSON object:
+
+    format, version     what the file is
+    settings            what its runs have in common, as in their config.json
+    runs                of each run: folder, beta, gamma, seed, state ('new', 'stopped', 'finished'
+                        or 'failed'), steps done, steps of the whole run (until), error, and the
+                        figures of the last row of its log
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from factorvae.config import TrainConfig
+from factorvae.errors import UserError
+from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file
+from factorvae.training.run_folder import SHOWN, WAYS_OUT, differing_flags
+
+FORMAT = "factorvae study"
+VERSION = 1
+SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
+
+
+def write_sweep(
+    folder: Path, configs: Sequence[TrainConfig], summaries: Sequence[dict[str, object]]
+) -> None:
+    """Write study.json whole; runs that an earlier command put into the folder stay listed.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    common = dataclasses.asdict(configs[0])
+    settings = {name: common[name] for name in common if name not in (*SWEPT, "output_dir")}
+    listed = {run["folder"] for run in summaries}
+    earlier = [run for run in read_sweep(folder)["runs"] if run["folder"] not in listed]
+    content = {"format": FORMAT, "version": VERSION, "settings": settings}
+    content["runs"] = [*earlier, *summaries]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / SWEEP_NAME) as file:
+            file.write(f"{json.dumps(content, indent=2)}\n".encode())
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def check_same_sweep(folder: Path, config: TrainConfig) -> None:
+    """Raise UserError where the folder is a run's, or a sweep's of other settings.
+
+    With --overwrite, a sweep may begin anew under others.
+    """
+    if os.path.exists(folder / CHECKPOINT_NAME):
+        raise UserError(f"{folder} holds a run; a sweep needs a folder of its own: --output_dir")
+    there = read_sweep(folder).get("settings", {})  # but for the flags whose values differ by run
+    differences = differing_flags(config, dataclasses.asdict(config) | there)
+    if differences and not config.overwrite:
+        raise UserError(f"{folder} holds another sweep: {'; '.join(differences)}. {WAYS_OUT}")
+
+
+def read_sweep(folder: Path) -> dict:
+    """A sweep's study.json; without runs where there is none.
+
+    Raises:
+        UserError: it is damaged, or another program's.
+    """
+    path = folder / SWEEP_NAME
+    if not os.path.exists(path):
+        return {"runs": []}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; the runs go on without it: remove it") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} is no sweep of this project")
+    return content
+
+
+HEADINGS = {"recon": "recon", "kl": "KL", "tc": "TC", "disc_accuracy": "disc. accuracy"}
+
+
+def sweep_table(summaries: Sequence[dict]) -> str:
+    """A row for each run, then, over the seeds of a setting, mean and standard deviation.
+
+    The figures are those of the last row of each log: means over its last --log_every steps.
+    """
+    rows = [["run", "state", "steps", *(HEADINGS[name] for name in SHOWN)]]
+    for run in summaries:
+        figures = [_form(name, run["figures"].get(name)) for name in SHOWN]
+        rows.append([run["folder"], run["state"], f"{run['steps']:,}", *figures])
+    rows.append([])
+    groups: dict[tuple, list[dict]] = {}
+    for run in summaries:
+        if run["state"] == "finished":
+            groups.setdefault((run["beta"], run["gamma"], run["steps"]), []).append(run)
+    for (beta, gamma, steps), runs in groups.items():
+        if len(runs) > 1:
+            label = f"beta {beta:g}, gamma {gamma:g}, {len(runs)} seeds"
+            figures = [_mean_and_deviation(name, runs) for name in SHOWN]
+            rows.append([label, "mean +- sd", f"{steps:,}", *figures])
+    failures = [f"{run['folder']}: {run['error']}" for run in summaries if run["error"]]
+    return "\n".join([*_aligned(rows), *failures])
+
+
+def _form(name: str, value: float | None) -> str:
+    return "" if value is None else f"{value:{SHOWN[name]}}"
+
+
+def _mean_and_deviation(name: str, runs: Sequence[dict]) -> str:
+    values = [run["figures"].get(name) for run in runs]
+    if None in values:  # no discriminator, no estimate
+        return ""
+    return f"{_form(name, statistics.mean(values))} +- {_form(name, statistics.stdev(values))}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first two columns to the left, the others to the right."""
+    full = [row for row in rows if row]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    lines = []
+    for row in rows:
+        left = [f"{cell:{width}}" for cell, width in zip(row[:2], widths[:2], strict=False)]
+        right = [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=False)]
+        lines.append("  ".join([*left, *right]).rstrip())
+    return lines

@@ -1,0 +1,440 @@
+"""evaluate.py from end to end, on small sets and checkpoints; known scores of known codes."""
+
+import csv
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+from factorvae.checkpoint import save_checkpoint
+from factorvae.config import EvaluateConfig, TrainConfig
+from factorvae.datasets import DATASETS, Dataset
+from factorvae.errors import run_script
+from factorvae.evaluation import evaluate as evaluation
+from factorvae.evaluation.evaluate import find_checkpoints, load_models
+from factorvae.evaluation.scores import MEASURE_NAMES, SCORES
+from factorvae.models import VAE, Discriminator
+
+CPU = torch.device("cpu")
+QUICK = "--metrics losses mig gaussian_total_correlation".split()
+NEED_LABELS = {
+    *("factor_vae_score", "beta_vae_score", "mig", "dci", "sap"),
+    *("modularity", "explicitness", "irs", "infomec"),
+}
+
+
+@pytest.fixture(autouse=True)
+def a_folder_and_datasets(tmp_path, monkeypatch, sprites):
+    """Every test runs in its own folder, where dSprites is small; and with three more sets."""
+    monkeypatch.chdir(tmp_path)
+    every = np.arange(len(sprites))
+    table = Dataset(
+        "table",
+        "drawn",
+        sprites.table,
+        factors=sprites.factor_space.factors_of(every)[:, :2],
+        factor_names=("shape", "scale"),
+        factor_sizes=(3, 6),
+    )
+    official = dataclasses.replace(sprites, source="official")
+    plain = Dataset("plain", "drawn", sprites.table)
+    for name, dataset in {
+        "dsprites": sprites,
+        "table": table,
+        "plain": plain,
+        "official": official,
+    }.items():
+        monkeypatch.setitem(DATASETS, name, lambda data_dir, dataset=dataset: dataset)
+
+
+def write_checkpoint(folder, gamma=6.4, seed=0, name="ckpt.pt", channels=1, **changes):
+    """A run's folder as train.py leaves it, its weights drawn at random."""
+    config = TrainConfig(gamma=gamma, seed=seed, hidden_dim=16, disc_depth=1, disc_width=16)
+    config = dataclasses.replace(config, latent_dim=4, **changes)
+    generator = torch.Generator().manual_seed(seed)
+    vae = VAE((channels, 64, 64), 4, 16, generator)
+    with torch.no_grad():
+        vae.encoder.head.weight[:3] *= 50  # three latents live
+    discriminator = Discriminator(4, 1, 16, generator).state_dict() if gamma else None
+    known = {"name": config.dataset, "source": "rendered", "image_shape": [channels, 64, 64]}
+    checkpoint = {
+        "config": dataclasses.asdict(config),
+        "dataset": {**known, "factor_names": [], "factor_sizes": [], "options": {}},
+        "step": 2000,
+        "finished": True,
+        "vae": vae.state_dict(),
+        "discriminator": discriminator,
+        "vae_optimizer": {},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(folder / name, checkpoint)
+    return folder / name
+
+
+def run(*argv):
+    """The exit code of the command line, as the shell would see it."""
+    return run_script(lambda: evaluate.main([*map(str, argv), "--threads", "1"]))
+
+
+def no_constant(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def read_json(path):
+    """Strictly: NaN and Infinity are no JSON."""
+    return json.loads(path.read_text(), parse_constant=no_constant)
+
+
+# --- Known codes ----------------------------------------------------------------------------------
+
+
+class Oracle(VAE):
+    """Its codes are looked up: an image's factors, or the same for all."""
+
+    def __init__(self, dataset, constant=False):
+        super().__init__(dataset.image_shape, 5, 16)
+        index = np.arange(len(dataset))
+        factors = dataset.factor_space.factors_of(index)
+        self.codes = {
+            image.tobytes(): 0 * codes if constant else codes
+            for image, codes in zip(dataset.batch(index).numpy(), factors, strict=True)
+        }
+        assert len(self.codes) == len(dataset)  # no two images are alike
+
+    def encode(self, x):
+        mu = torch.tensor(np.stack([self.codes[image.tobytes()] for image in x.numpy()])).float()
+        return mu, torch.zeros_like(mu)
+
+
+def scores_of(monkeypatch, vae, **settings):
+    monkeypatch.setattr(evaluation, "restore_vae", lambda checkpoint, device: vae)
+    monkeypatch.setattr(evaluation, "restore_discriminator", lambda checkpoint, device: None)
+    path = write_checkpoint(Path("known"), gamma=0)
+    config = EvaluateConfig(**settings)
+    models = load_models([path], config)
+    (model,) = evaluation.evaluate(models, config, CPU, 1)
+    return model
+
+
+def test_codes_that_are_the_factors(monkeypatch, sprites):
+    model = scores_of(monkeypatch, Oracle(sprites), dci_estimator="lasso", protocol="paper")
+    scores = model.scores
+    assert scores["factor_vae_score"] == 1
+    assert scores["beta_vae_score"] > 0.97
+    # all images are the points, so that the factors are independent of each other to the last
+    for name in ("mig", "modularity", "irs"):
+        assert scores[name] == pytest.approx(1, abs=1e-9), name
+    for name in ("disentanglement", "completeness", "sap_continuous"):
+        assert scores[name] > 0.95, name
+    assert scores["informativeness"] > 0.9
+    assert scores["explicitness"] > 0.9
+    assert scores["infom"] > 0.9 and scores["infoc"] > 0.9
+    assert scores["gaussian_total_correlation"] == pytest.approx(0, abs=1e-9)
+    assert scores["num_active"] == scores["num_active_std"] == 5
+    assert model.details["factor_vae_score"]["votes"].astype(bool).sum() == 5
+    assert (model.num_points, model.num_held_out, model.num_encoded) == (432, 144, 432)
+    assert model.missing.keys() == {"discriminator_total_correlation", "udr"}
+
+
+def test_codes_that_are_constant(monkeypatch, sprites):
+    model = scores_of(monkeypatch, Oracle(sprites, constant=True), protocol="paper")
+    scores = model.scores
+    for name in ("factor_vae_score", "mig", "disentanglement", "completeness"):
+        assert scores[name] == 0, name
+    for name in ("mig_knn", "sap", "sap_continuous", "modularity", "irs", "infom", "infoc", "kl"):
+        assert scores[name] == 0, name
+    assert scores["num_active"] == scores["num_active_std"] == 0
+    assert scores["gaussian_total_correlation"] == 0
+    assert scores["explicitness"] == pytest.approx(0.5)
+    assert scores["beta_vae_score"] < 0.3  # chance is one in five factors
+    assert scores["informativeness"] < 0.6
+    assert all(map(np.isfinite, scores.values()))
+
+
+def test_only_the_images_that_are_used_are_encoded(monkeypatch, sprites):
+    vae = Oracle(sprites)
+    model = scores_of(monkeypatch, vae, metrics=("mig",), num_batches=1, batch_size=30)
+    assert (model.num_points, model.num_encoded) == (30, 30)
+    model = scores_of(monkeypatch, vae, metrics=("sap",), num_batches=1, batch_size=30)
+    assert (model.num_points, model.num_held_out, model.num_encoded) == (30, 15, 45)
+
+
+def test_rehearsed_images_are_those_that_the_votes_use(monkeypatch, sprites):
+    """All are encoded at once before, so that none is left to be encoded in small batches."""
+    vae, encoded = Oracle(sprites), []
+    encode = evaluation.EncodedDataset.encode
+
+    def watched(self, index):
+        before = self.num_encoded
+        encode(self, index)
+        if self.num_encoded > before:
+            encoded.append(self.num_encoded - before)
+
+    monkeypatch.setattr(evaluation.EncodedDataset, "encode", watched)
+    scores_of(monkeypatch, vae, metrics=("factor_vae_score",), protocol="paper", repeats=2)
+    assert encoded == [432]
+
+
+# --- The script -----------------------------------------------------------------------------------
+
+
+def test_everything_of_one_checkpoint(tmp_path, capsys):
+    """With just the flags that the README shows."""
+    path = write_checkpoint(tmp_path / "model")
+    assert run("--model_path", path, "--dataset", "dsprites", "--num_batches", 50) == 0
+    out, err = capsys.readouterr()
+    assert "dsprites, rendered: 432 images, 432 encoded; 432 points and 144 held out" in out
+    assert "beta 1, gamma 6.4, seed 0, step 2,000" in out
+    result = read_json(path.with_name("metrics.json"))
+    names = {score.name for score in SCORES} - {"udr"}
+    assert result["scores"].keys() == names
+    for score in SCORES:
+        if score.name in names:
+            assert np.isfinite(result["scores"][score.name]["value"])
+            assert re.search(rf"^{re.escape(score.title)} +-?\d", out, re.M), score.title
+    assert "gbt: boosted trees" in result["scores"]["completeness"]["how"]
+    assert "gbt: boosted trees" in out and "protocol dlib: 10,000 votes of 64 images" in out
+    assert result["scores"]["factor_vae_score"]["standard_error"] is not None
+    assert 0 < result["scores"]["informativeness"]["standard_error"] < 0.1
+    assert result["data"]["source"] == "rendered"
+    assert result["settings"]["seed"] == 0 and result["settings"]["num_batches"] == 50
+    assert torch.__version__.startswith(result["versions"]["torch"])
+    assert len(result["details"]["dci"]["importance"]) == 4  # [latent_dim, factors]
+    assert result["left_out"] == {"udr": "it compares several checkpoints of one setting"}
+    scores = {name: score["value"] for name, score in result["scores"].items()}
+    assert scores["elbo"] == pytest.approx(-scores["recon_loss"] - scores["kl"])
+
+
+def test_repeats_give_standard_errors_and_the_seed_all_points(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    flags = ("--model_path", path, *QUICK, "--num_batches", 2, "--batch_size", 50)
+    results = []
+    for more in ((), (), ("--seed", 1), ("--repeats", 3)):
+        assert run(*flags, *more) == 0
+        results.append(read_json(path.with_name("metrics.json"))["scores"])
+    first, again, other, repeated = results
+    assert first == again
+    assert first["mig"]["standard_error"] is None
+    assert first["recon_loss"]["standard_error"] > 0
+    assert other["recon_loss"]["value"] != first["recon_loss"]["value"]
+    assert repeated["mig"]["standard_error"] > 0
+
+
+def test_four_points_are_enough(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    flags = ("--num_batches", 1, "--batch_size", 4, "--protocol", "paper")
+    assert run("--model_path", path, *flags) == 0
+    result = read_json(path.with_name("metrics.json"))
+    assert result["points"] == {"num_points": 4, "num_held_out": 2}
+    # of four points four latents are linear functions of each other: infinite, which JSON has not
+    unknown = {name for name, score in result["scores"].items() if score["value"] is None}
+    assert unknown == {"gaussian_total_correlation", "gaussian_total_correlation_sampled"}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three runs of one setting and one of another."""
+    for seed in range(3):
+        write_checkpoint(tmp_path / "runs" / f"a{seed}", seed=seed)
+    write_checkpoint(tmp_path / "runs" / "b", gamma=0.0)
+    return tmp_path / "runs"
+
+
+def test_many_checkpoints(sweep, capsys):
+    argv = ("--model_path", sweep, "--csv", "all.csv", "--metrics", "losses", "mig", "udr")
+    assert run(*argv) == 0
+    out, _ = capsys.readouterr()
+    with open("all.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
+    assert [row["gamma"] for row in rows] == ["6.4"] * 3 + ["0.0"]
+    values = [float(row["recon_loss"]) for row in rows[:3]]
+    expected = f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}"
+    assert expected in out and "mean of 3 +- deviation" in out
+    assert "left out: udr: it compares several checkpoints" in out  # of the setting of one run
+    for run_dir, row in zip(("a0", "a1", "a2", "b"), rows, strict=True):
+        value = read_json(sweep / run_dir / "metrics.json")["scores"]["mig"]["value"]
+        assert float(row["mig"]) == value
+        assert f"  {run_dir} " in out
+
+
+def test_udr_of_one_setting(sweep, capsys):
+    paths = [sweep / f"a{seed}" for seed in range(3)]
+    assert run("--model_path", *paths, "--metrics", "udr") == 0
+    assert re.search(r"^ +UDR$", capsys.readouterr().out, re.M)
+    for path in paths:
+        result = read_json(path / "metrics.json")
+        assert 0 < result["scores"]["udr"]["value"] <= 1
+        assert len(result["details"]["udr"]["pairwise"]) == 2
+
+
+def test_equal_models_agree(sweep):
+    same = sweep / "same"
+    for name in ("one", "two"):
+        write_checkpoint(same / name, seed=5)
+    assert run("--model_path", same, "--metrics", "udr") == 0
+    one, two = (read_json(same / n / "metrics.json")["scores"]["udr"] for n in ("one", "two"))
+    assert one["value"] == pytest.approx(two["value"]) and 0.3 < one["value"] <= 0.9
+
+
+def test_markdown(sweep, capsys):
+    flags = ("--dci_estimator", "lasso", "--protocol", "paper", "--num_batches", 1)
+    assert run("--model_path", sweep / "*", "--markdown", *flags) == 0
+    table, _, below = capsys.readouterr().out.partition("\n\n")
+    header, line, first, second = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    assert header[:4] == ["beta", "gamma", "steps", "n"]
+    dci = ["DCI D, lasso", "DCI C, lasso", "DCI I, lasso"]
+    assert header[4:10] == ["FactorVAE", "MIG", *dci, "SAP"]
+    assert len(header) == len(line) == len(first) == len(second) <= 14
+    assert first[:4] == ["1", "6.4", "2,000", "3"] and second[:4] == ["1", "0", "2,000", "1"]
+    assert all(re.fullmatch(r"-?\d\S* ± \d\S*", cell) for cell in first[4:])
+    assert all("±" not in cell for cell in second[4:])
+    assert "mean ± standard deviation" in below
+    assert "- dsprites, rendered: 432 images" in below
+    assert "- FactorVAE: protocol paper: 800 votes of 100 images" in below
+    assert "- DCI D, DCI C, DCI I: lasso: lasso regression" in below
+
+
+def test_markdown_tells_rendered_from_official(sweep, capsys):
+    write_checkpoint(sweep / "c", dataset="official")
+    argv = ("--model_path", sweep / "a0", sweep / "c", "--markdown", "--metrics", "mig")
+    assert run(*argv) == 0
+    out = capsys.readouterr().out
+    assert "| dsprites, rendered |" in out and "| dsprites, official |" in out
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["runs/a1"], ["a1"]),
+        (["runs/a1/ckpt.pt"], ["a1"]),
+        (["runs"], ["a0", "a1", "a2", "b"]),
+        (["runs/a*"], ["a0", "a1", "a2"]),
+        (["runs/*/ckpt.pt", "runs/b"], ["a0", "a1", "a2", "b"]),
+        (["runs/b", "runs/a0/../b"], ["b"]),
+    ],
+)
+@pytest.mark.usefixtures("sweep")
+def test_which_checkpoints_are_meant(names, found):
+    assert [path.parent.name for path in find_checkpoints(names)] == found
+
+
+def test_the_newest_is_meant_by_default(sweep):
+    write_checkpoint(sweep / "later")
+    assert find_checkpoints(None) == [sweep.relative_to(sweep.parent) / "later" / "ckpt.pt"]
+
+
+def test_files_beside_each_other_have_results_of_their_own(tmp_path):
+    for name in ("one.pt", "two.pt"):
+        write_checkpoint(tmp_path / "flat", name=name)
+    assert run("--model_path", "flat/*.pt", "--metrics", "mig") == 0
+    written = {path.name for path in (tmp_path / "flat").glob("*.json")}
+    assert written == {"one_metrics.json", "two_metrics.json"}
+
+
+def test_output_is_where_it_is_asked_for(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    assert run("--model_path", path, "--metrics", "mig", "--output", "here.json") == 0
+    assert "mig" in read_json(tmp_path / "here.json")["scores"]
+    assert not path.with_name("metrics.json").exists()
+
+
+def test_runs_of_another_precision_are_another_setting(sweep):
+    write_checkpoint(sweep / "a3", precision="bf16")
+    config = EvaluateConfig()
+    groups = evaluation.group_by_setting(load_models(find_checkpoints([str(sweep)]), config))
+    assert [len(group) for group in groups] == [3, 1, 1]
+
+
+# --- Data without a grid of factors ---------------------------------------------------------------
+
+
+def test_a_folder_without_labels(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "photos" / f"{i}.png")
+    path = write_checkpoint(tmp_path / "model", dataset="folder:photos", channels=3)
+    assert run("--model_path", path) == 0
+    out = capsys.readouterr().out
+    result = read_json(path.with_name("metrics.json"))
+    measured = {score["measure"] for score in result["scores"].values()}
+    assert measured == set(MEASURE_NAMES) - NEED_LABELS - {"udr"}
+    assert result["data"]["source"] == "folder" and result["points"]["num_points"] == 6
+    assert "the factors of folder:photos are not known" in out
+
+
+def test_a_table_of_labels(tmp_path, capsys):
+    path = write_checkpoint(tmp_path / "model", dataset="table")
+    assert run("--model_path", path, "--dci_estimator", "lasso") == 0
+    assert "table has no image of every combination of its factors" in capsys.readouterr().out
+    result = read_json(path.with_name("metrics.json"))
+    measured = {score["measure"] for score in result["scores"].values()}
+    assert measured == set(MEASURE_NAMES) - {"factor_vae_score", "beta_vae_score", "udr"}
+    assert np.shape(result["details"]["dci"]["importance"]) == (4, 2)
+
+
+def test_other_images_than_in_training_are_told(tmp_path, capsys):
+    path = write_checkpoint(tmp_path / "model")
+    assert run("--model_path", path, "--dataset", "official", "--metrics", "mig") == 0
+    out = capsys.readouterr().out
+    assert "dsprites, official: 432 images" in out
+    assert "trained on other images: dsprites, rendered" in out
+
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model_path", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+        (["--model_path", "foreign.pt"], "foreign.pt is no checkpoint of this project"),
+        (["--model_path", "text.pt"], "text.pt is damaged, or is no checkpoint"),
+        (["--model_path", "empty"], "no checkpoint at empty/ckpt.pt"),
+        (["--model_path", "none/*"], "no checkpoint matches none/*"),
+        (["--model_path", "run", "nowhere.pt"], "no checkpoint at nowhere.pt"),
+        (["--model_path", "rgb"], "the model takes images of (channels, height, width) (3, 64"),
+        (["--dataset", "mnist"], "unknown dataset 'mnist'; known are dsprites"),
+        (["--metrics", "fid"], "unknown metric fid; known are factor_vae_score, beta_vae_score, "),
+        (["--metrics", "udr"], "udr of run/ckpt.pt: it compares several checkpoints"),
+        (["--dataset", "plain", "--metrics", "mig"], "mig of run/ckpt.pt: the factors of plain"),
+        (["--dataset", "table", "--metrics", "beta_vae_score"], "beta_vae_score of run/ckpt.pt: "),
+        (["--num_batches", "0"], "--num_batches must be at least 1, not 0"),
+        (["--num_batches", "many"], "argument --num_batches: invalid int value: 'many'"),
+        (["--batch_size", "-3"], "--batch_size must be at least 1, not -3"),
+        (
+            ["--num_batches", "1", "--batch_size", "1"],
+            "--num_batches times --batch_size must be at least 4",
+        ),
+        (["--repeats", "0"], "--repeats must be at least 1, not 0"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--dci_estimator", "tree"], "--dci_estimator must be one of gbt, gbt_sklearn, forest"),
+        (["--protocol", "mine"], "--protocol must be one of dlib, paper, not mine"),
+        (["--device", "cuda:99"], "--device cuda:99: PyTorch sees"),
+        (["--csv", "missing/all.csv"], "missing/all.csv cannot be written: No such file"),
+        (["--output", "empty"], "empty cannot be written: Is a directory"),
+        (["--model_path", "run", "rgb", "--output", "x.json"], "the model takes images"),
+        (["--wrong"], "unrecognized arguments: --wrong"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, flags, message):
+    write_checkpoint(tmp_path / "run")
+    write_checkpoint(tmp_path / "rgb", channels=3)
+    torch.save({"vae": {}}, "foreign.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    (tmp_path / "empty").mkdir()
+    if "--model_path" not in flags:
+        flags = ["--model_path", "run", *flags]
+    assert run(*flags) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("measuring ")]
+    assert len(lines) == 1 and lines[0].startswith(f"error: {message}")
+    assert out == ""
+    assert not list(tmp_path.glob("**/metrics.json"))

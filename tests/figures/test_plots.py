@@ -1,0 +1,530 @@
+"""Pictures of a world whose encoder and decoder are known: what they show can be asserted."""
+
+import base64
+import io
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+from PIL import Image
+
+from factorvae.figures import plots
+from factorvae.figures.gif import encode_gif
+from factorvae.figures.page import PagePicture, html_page
+from factorvae.figures.style import DPI, STYLE, line_styles, png_bytes, save_figure
+from factorvae.figures.traversal import (
+    balanced_factors,
+    cosine_sweep,
+    factor_response,
+    latent_traversal,
+)
+from factorvae.metrics import mig
+
+TITLE = plots.run_title("dsprites", 300_000, 1.0, 6.4)
+SIDE = 64
+VALUES = torch.linspace(-3, 3, 7)
+
+# The hand-made world: a white square, whose place and size three of five latents say.
+X, Y, SIZE, DEAD = 3, 0, 2, (1, 4)
+LATENT_DIM = 5
+# Largest first, this is the order of the rows: y, size, x, then the dead 4 and 1.
+KL = np.array([3.0, 0.001, 2.0, 1.0, 0.004])
+ROWS = [Y, SIZE, X, 4, 1]
+
+
+def decode(z):
+    """A square around (32 + 5 z_x, 32 + 5 z_y), 2 * (7 + z_size) pixels wide."""
+    center_x, center_y = 32 + 5 * z[:, X], 32 + 5 * z[:, Y]
+    half = 7 + z[:, SIZE]
+    pixel = torch.arange(SIDE) + 0.5
+    across = (pixel[None, :] - center_x[:, None]).abs() < half[:, None]
+    down = (pixel[None, :] - center_y[:, None]).abs() < half[:, None]
+    return (down[:, :, None] & across[:, None, :]).float()[:, None]
+
+
+def encode(images):
+    """The posterior means: what `decode` would be given to draw these squares."""
+    measures = [measure(image) for image in images[:, 0].numpy()]
+    codes = torch.zeros(len(images), LATENT_DIM)
+    for code, (center_x, center_y, width, _) in zip(codes, measures, strict=True):
+        code[X], code[Y], code[SIZE] = (center_x - 32) / 5, (center_y - 32) / 5, width / 2 - 7
+    return codes
+
+
+def measure(picture):
+    """Centre x, centre y, width and height of what is white in [H, W]."""
+    rows, columns = np.nonzero(picture > 0.5)
+    width, height = np.ptp(columns) + 1, np.ptp(rows) + 1
+    return columns.mean() + 0.5, rows.mean() + 0.5, width, height
+
+
+def cells(axes, num_columns, cell=SIDE):
+    """The images of a grid, [rows, columns, cell, cell, 3], its gaps cut away."""
+    pixels = np.asarray(axes.images[0].get_array())
+    pitch = cell + plots.GAP
+    num_rows = pixels.shape[0] // pitch
+    assert pixels.shape == (num_rows * pitch + plots.GAP, num_columns * pitch + plots.GAP, 3)
+    rows = pixels[plots.GAP :].reshape(num_rows, pitch, -1, 3)[:, :cell]
+    columns = rows[:, :, plots.GAP :].reshape(num_rows, cell, num_columns, pitch, 3)
+    return columns[:, :, :, :cell].transpose(0, 2, 1, 3, 4)
+
+
+def find(figure, label):
+    """The only axes of this label."""
+    (axes,) = [axes for axes in figure.axes if axes.get_label() == label]
+    return axes
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def assert_readable(figure):
+    """Every text lies within the figure, and on no other text."""
+    renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    undrawn = set()  # the labels of ticks beyond an axis' ends
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            if not low <= tick.get_loc() <= high:
+                undrawn |= {tick.label1, tick.label2}
+    shown = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_text() and text.get_visible() and text not in undrawn
+    ]
+    boxes = [text.get_window_extent(renderer) for text in shown]
+    low = np.array([[box.x0, box.y0] for box in boxes])
+    high = np.array([[box.x1, box.y1] for box in boxes])
+    names = [text.get_text() for text in shown]
+    outside = (low < 0).any(axis=1) | (high > figure.bbox.size).any(axis=1)
+    assert not outside.any(), [names[i] for i in np.flatnonzero(outside)]
+    overlap = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # [texts, texts, 2]
+    clash = (overlap > 1).all(axis=-1) & ~np.eye(len(names), dtype=bool)
+    assert not clash.any(), [(names[i], names[j]) for i, j in np.argwhere(clash)]
+
+
+@pytest.fixture(scope="module")
+def base_images():
+    mu = torch.zeros(2, LATENT_DIM)
+    mu[1, X], mu[1, Y], mu[1, SIZE] = 1.0, -2.0, 2.0
+    return decode(mu)
+
+
+@pytest.fixture(scope="module")
+def traversed(base_images):
+    """Images [2, LATENT_DIM, 7, 1, 64, 64]."""
+    rows = [
+        latent_traversal(decode, mu, latent, VALUES)
+        for mu in encode(base_images)
+        for latent in range(LATENT_DIM)
+    ]
+    return torch.stack(rows).unflatten(0, (2, LATENT_DIM))
+
+
+def test_latent_traversal_moves_one_latent_and_leaves_mu_alone():
+    mu = torch.tensor([0.5, -1.0, 2.0])
+    seen = latent_traversal(lambda z: z[:, :, None, None], mu, 1, torch.tensor([-3.0, 0.0, 3.0]))
+    assert seen[:, :, 0, 0].tolist() == [[0.5, -3.0, 2.0], [0.5, 0.0, 2.0], [0.5, 3.0, 2.0]]
+    assert mu.tolist() == [0.5, -1.0, 2.0]
+
+
+def test_each_row_of_the_traversals_moves_what_its_latent_means_and_nothing_else(
+    traversed, base_images
+):
+    figure = plots.traversals(traversed, KL, VALUES, base_images=base_images, title=TITLE)
+    for base, (x, y, width, _) in enumerate(measure(image[0]) for image in base_images.numpy()):
+        live = cells(find(figure, f"base {base}: z0 z2 z3"), 7)
+        dead = cells(find(figure, f"base {base}: z4 z1"), 7)
+        rows = [np.array([measure(c[..., 0] / 255) for c in row]) for row in (*live, *dead)]
+        found = dict(zip(ROWS, rows, strict=True))
+        steps = VALUES.numpy()
+        still = np.zeros(7)
+        for latent, expected in {
+            X: (32 + 5 * steps, y + still, width + still, width + still),
+            Y: (x + still, 32 + 5 * steps, width + still, width + still),
+            SIZE: (x + still, y + still, 14 + 2 * steps, 14 + 2 * steps),
+            DEAD[0]: (x + still, y + still, width + still, width + still),
+            DEAD[1]: (x + still, y + still, width + still, width + still),
+        }.items():
+            np.testing.assert_allclose(found[latent], np.stack(expected, axis=1))
+        shown = cells_of_base = np.asarray(find(figure, f"base {base}").images[0].get_array())
+        assert cells_of_base.shape == (SIDE, SIDE, 3)
+        np.testing.assert_array_equal(shown[..., 0], 255 * base_images[base, 0].numpy())
+
+
+def test_rows_are_labelled_with_their_kl_and_dead_ones_are_marked_and_last(traversed):
+    figure = plots.traversals(traversed, KL, VALUES, title=TITLE)
+    labels = {t.get_text(): t.get_position()[1] for t in figure.texts}
+    names = ["z0", "z2", "z3", "z4", "z1"]
+    heights = [labels[name] for name in names]
+    assert heights == sorted(heights, reverse=True)
+    notes = ["KL 3.00", "KL 2.00", "KL 1.00", "dead, 0.004", "dead, 0.001"]
+    assert [labels[note] for note in notes] == sorted([labels[note] for note in notes])[::-1]
+    assert {"−3", "−2", "−1", "0", "1", "2", "3"} <= set(texts(figure))
+    (rule,) = {line.get_ydata()[0] for line in figure.artists}  # one height, for both images
+    assert labels["KL 1.00"] > rule > labels["z4"]
+
+
+def test_the_title_says_model_step_beta_and_gamma(traversed):
+    assert TITLE == "FactorVAE on dsprites, step 300,000, β = 1, γ = 6.4"
+    assert plots.run_title("rooms", 5, 4.0, 0.0) == "β-VAE on rooms, step 5, β = 4, γ = 0"
+    assert plots.run_title("rooms", 5, 1.0, 0.0).startswith("VAE on rooms")
+    assert len(plots.run_title("folder:" + "x" * 500, 5, 1.0, 0.0)) < 100
+    assert TITLE in texts(plots.traversals(traversed, KL, VALUES, title=TITLE))
+
+
+def test_saved_pixels_are_those_of_the_images(traversed):
+    figure = plots.traversals(traversed, KL, VALUES, title=TITLE)
+    page = np.asarray(Image.open(io.BytesIO(png_bytes(figure))).convert("RGB"))
+    assert page.shape[:2] == tuple(round(side * DPI) for side in figure.get_size_inches()[::-1])
+    checked = 0
+    for axes in figure.axes:
+        pixels = np.asarray(axes.images[0].get_array())
+        left, bottom, right, top = (round(edge) for edge in axes.bbox.extents)
+        np.testing.assert_array_equal(
+            page[page.shape[0] - top : page.shape[0] - bottom, left:right], pixels
+        )
+        checked += pixels.size
+    assert checked > 2 * LATENT_DIM * 7 * SIDE * SIDE
+
+
+@pytest.mark.parametrize(("side", "shown"), [(32, 64), (64, 64), (128, 64), (256, 64), (16, 64)])
+def test_cells_are_zoomed_by_whole_numbers_only(side, shown):
+    images = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+    pixels = cells(plots.samples(images).axes[0], 3, cell=shown)[0, :, :, :, 0] / 255
+    if side < shown:
+        zoom = shown // side
+        expected = np.kron(images[:, 0].numpy(), np.ones((1, zoom, zoom)))
+    else:
+        blocks = images[:, 0].numpy().reshape(3, shown, side // shown, shown, side // shown)
+        expected = blocks.mean(axis=(2, 4))
+    np.testing.assert_allclose(pixels, expected, atol=0.5 / 255 + 1e-6)
+
+
+def test_reconstructions_stand_below_their_images_with_their_losses():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 3, SIDE, SIDE, generator=rng)
+    decoded = torch.rand(5, 3, SIDE, SIDE, generator=rng)
+    losses = [12.34, 56.78, 9.01, 2345.6, 7.77]
+    figure = plots.reconstructions(images, decoded, losses, title=TITLE, per_line=3)
+    first, second = figure.axes
+    for axes, part in ((first, slice(0, 3)), (second, slice(3, 5))):
+        grid = cells(axes, len(images[part])) / 255
+        for row, expected in zip(grid, (images[part], decoded[part]), strict=True):
+            np.testing.assert_allclose(row.transpose(0, 3, 1, 2), expected, atol=0.5 / 255 + 1e-6)
+    assert {"12.3", "56.8", "9.0", "2346", "7.8"} <= set(texts(figure))
+
+
+# --- the animation -------------------------------------------------------------------------------
+
+
+def test_the_sweep_is_a_closed_smooth_loop():
+    sweep = cosine_sweep(48).numpy()
+    assert sweep.max() == 3 and sweep.min() == -3
+    steps = np.abs(np.diff(np.append(sweep, sweep[0])))
+    assert steps.max() <= 3 * 2 * np.pi / 48  # nowhere faster than the sine's slope
+    np.testing.assert_allclose(sweep[1:], sweep[:0:-1], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def frames(base_images):
+    sweep = cosine_sweep(24)
+    rows = [
+        latent_traversal(decode, mu, latent, sweep)
+        for mu in encode(base_images)
+        for latent in range(LATENT_DIM)
+    ]
+    images = torch.stack(rows).unflatten(0, (2, LATENT_DIM))
+    return plots.traversal_frames(images, KL, sweep, title=TITLE)
+
+
+def test_every_latent_has_its_cell_in_every_frame(frames, base_images):
+    pitch, top = SIDE + plots.GAP, plots.HEADER + 32 + plots.GAP
+    for frame, value in zip(frames, cosine_sweep(24).tolist(), strict=True):
+        pixels = np.asarray(frame)
+        for base, image in enumerate(base_images[:, 0].numpy()):
+            x, y, width, _ = measure(image)
+            left, y0 = plots.MARGIN + plots.GAP, top + base * pitch
+            for column, latent in enumerate(ROWS):
+                x0 = left + column * pitch
+                found = measure(pixels[y0 : y0 + SIDE, x0 : x0 + SIDE, 0] / 255)
+                expected = [x, y, width]
+                if latent in (X, Y):
+                    expected[0 if latent == X else 1] = 32 + 5 * value
+                    if abs(value) < 3:  # a square at the border is cut
+                        np.testing.assert_allclose(found[:3], expected, atol=1)
+                elif latent in DEAD:
+                    np.testing.assert_allclose(found[:3], expected)
+
+
+def test_the_gif_loops_for_ever_without_a_jump_and_shows_the_frames(frames):
+    data = encode_gif(frames, seconds=2.4)
+    gif = Image.open(io.BytesIO(data))
+    assert gif.n_frames == 24 and gif.info["loop"] == 0 and len(data) < 100_000
+    shown, durations = [], []
+    for index in range(24):
+        gif.seek(index)
+        durations.append(gif.info["duration"])
+        shown.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert sum(durations) == 2400
+    for picture, frame in zip(shown, frames, strict=True):
+        assert np.abs(picture - np.asarray(frame)).mean() < 1
+    jumps = [np.abs(a - b).mean() for a, b in zip(shown, [*shown[1:], shown[0]], strict=True)]
+    assert 0 < jumps[-1] <= max(jumps[:-1])
+
+
+def test_a_gif_that_would_be_too_large_is_made_smaller():
+    noise = np.random.default_rng(0).integers(0, 256, (12, 64, 128, 3), dtype=np.uint8)
+    data = encode_gif([Image.fromarray(frame) for frame in noise], max_bytes=20_000)
+    assert len(data) <= 20_000
+    gif = Image.open(io.BytesIO(data))
+    total = 0
+    for index in range(gif.n_frames):
+        gif.seek(index)
+        total += gif.info["duration"]
+    assert abs(total - 4000) <= 10 * gif.n_frames  # it keeps its pace
+    with pytest.raises(ValueError, match="do not fit"):
+        encode_gif([Image.fromarray(frame) for frame in noise], max_bytes=100)
+
+
+# --- latents against factors ---------------------------------------------------------------------
+
+FACTOR_SIZES = (3, 6, 8, 8)  # shape, scale, posX, posY
+
+
+def represent(factors):
+    """Latent 0 knows y, 2 knows the scale (the more so the higher the shape), 3 knows x."""
+    codes = np.zeros((len(factors), LATENT_DIM))
+    codes[:, X], codes[:, Y] = (factors[:, 2] - 3.5) / 2, (factors[:, 3] - 3.5) / 2
+    codes[:, SIZE] = (factors[:, 1] - 2.5) * (1 + factors[:, 0]) / 4
+    return codes
+
+
+def test_balanced_factors_take_every_value_equally_often():
+    factors = balanced_factors(FACTOR_SIZES, 24, np.random.default_rng(0))
+    assert factors.shape == (24, 4) and factors.dtype == np.int64
+    for column, size in zip(factors.T, FACTOR_SIZES, strict=True):
+        assert np.bincount(column, minlength=size).tolist() == [24 // size] * size
+    assert (factors != np.sort(factors, axis=0)).any(axis=0).all()
+
+
+def test_factor_response_averages_the_factors_that_are_not_varied():
+    settings = np.array([[0, 0, 0, 0], [2, 5, 7, 7]])
+    response = factor_response(represent, FACTOR_SIZES, (0, 1), settings)
+    assert response.shape == (3, 6, LATENT_DIM)
+    shape, scale = np.indices((3, 6))
+    np.testing.assert_allclose(response[..., SIZE], (scale - 2.5) * (1 + shape) / 4)
+    np.testing.assert_allclose(response[..., X], 0)  # the mean of both settings
+
+
+@pytest.fixture(scope="module")
+def response_figure():
+    settings = balanced_factors(FACTOR_SIZES, 24, np.random.default_rng(0))
+
+    def response(*varied):
+        return factor_response(represent, FACTOR_SIZES, varied, settings)
+
+    return plots.latent_response(
+        KL,
+        maps={("posX", "posY"): response(2, 3)},
+        curves={"shape": response(0)[None], "scale": response(0, 1)},
+        values={"shape": ("square", "ellipse", "heart"), "scale": np.linspace(0.5, 1, 6)},
+        line_names=("square", "ellipse", "heart"),
+        title=TITLE,
+    )
+
+
+def test_position_maps_show_x_across_and_y_down(response_figure):
+    place = (np.arange(8) - 3.5) / 2
+    shown = {
+        latent: np.asarray(find(response_figure, f"z{latent}: posX, posY").images[0].get_array())
+        for latent in range(LATENT_DIM)
+    }
+    np.testing.assert_allclose(shown[X], np.tile(place, (8, 1)))
+    np.testing.assert_allclose(shown[Y], np.tile(place[:, None], (1, 8)))
+    for latent in (SIZE, *DEAD):
+        np.testing.assert_allclose(shown[latent], np.full((8, 8), shown[latent][0, 0]))
+
+
+def test_curves_show_each_shape_on_one_scale(response_figure):
+    for latent in range(LATENT_DIM):
+        axes = find(response_figure, f"z{latent}: scale")
+        lines = [line for line in axes.lines if len(line.get_xdata()) == 6]
+        assert len(lines) == 3
+        for shape, line in enumerate(lines):
+            np.testing.assert_allclose(line.get_xdata(), np.linspace(0.5, 1, 6))
+            expected = (np.arange(6) - 2.5) * (1 + shape) / 4 if latent == SIZE else np.zeros(6)
+            np.testing.assert_allclose(line.get_ydata(), expected, atol=1e-12)
+        assert axes.get_ylim() == find(response_figure, "z0: scale").get_ylim()
+    points = [
+        line for line in find(response_figure, "z2: shape").lines if line.get_marker() != "None"
+    ]
+    assert len(points) == 3
+    assert [handle.get_text() for handle in response_figure.legends[0].get_texts()] == [
+        "square",
+        "ellipse",
+        "heart",
+    ]
+    assert_readable(response_figure)
+
+
+def test_factor_matrix_shows_the_shares_and_gaps_of_mig():
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, FACTOR_SIZES, (3000, 4))
+    factors[:, 1] = 0  # a factor that never varies: no entropy, no part in the mean
+    codes = represent(factors) + 0.3 * rng.standard_normal((3000, LATENT_DIM))
+    found = mig(codes, factors)
+    names = ("shape", "scale", "posX", "posY")
+    figure = plots.factor_matrix(
+        found["mutual_information"], found["entropy"], names, KL, title=TITLE
+    )
+    shares = np.asarray(find(figure, "mutual information").images[0].get_array())
+    for row, factor in ((0, 0), (2, 2), (3, 3)):
+        expected = found["mutual_information"][ROWS, factor] / found["entropy"][factor]
+        np.testing.assert_allclose(shares[row], expected)
+    assert (shares[1] == 0).all()
+    assert shares[2].argmax() == ROWS.index(X) and shares[3].argmax() == ROWS.index(Y)
+    bars = [patch.get_width() for patch in find(figure, "gap").patches]
+    np.testing.assert_allclose(bars, found["gaps"])
+    assert f"dashed: their mean (MIG) {found['mig']:.3f}" in texts(figure)
+    labels = [label.get_text() for label in find(figure, "mutual information").get_yticklabels()]
+    assert tuple(labels) == names
+    frames = find(figure, "mutual information").patches
+    assert len(frames) == 2 * len(names)
+    assert_readable(figure)
+
+
+# --- the run's log -------------------------------------------------------------------------------
+
+
+def make_log(num_rows, latent_dim, with_discriminator=True):
+    rng = np.random.default_rng(0)
+    step = 100 * (1 + np.arange(num_rows))
+    missing = 0 if with_discriminator else np.nan
+    log = {
+        "step": step,
+        "recon": 20 + 500 * np.exp(-step / 3000) + rng.random(num_rows),
+        "kl": 16 + rng.random(num_rows),
+        "tc": 0.5 + rng.standard_normal(num_rows) + missing,
+        "disc_accuracy": 0.6 + 0.1 * rng.random(num_rows) + missing,
+    }
+    for latent in range(latent_dim):
+        log[f"kl_{latent}"] = np.full(num_rows, 3.0 / (1 + latent) if latent % 3 else 0.001)
+    return log
+
+
+def test_training_curves_are_the_columns_of_the_log():
+    log = make_log(300, 10)
+    figure = plots.training_curves(log, title=TITLE)
+    for column in ("recon", "kl", "tc", "disc_accuracy"):
+        raw, smooth = find(figure, column).lines[:2]
+        np.testing.assert_array_equal(raw.get_xdata(), log["step"])
+        np.testing.assert_array_equal(raw.get_ydata(), log[column])
+        np.testing.assert_allclose(smooth.get_ydata()[150], log[column][147:154].mean())
+    by_latent = find(figure, "kl by latent")
+    last = sorted(line.get_ydata()[-1] for line in by_latent.lines)
+    np.testing.assert_allclose(last, sorted(log[f"kl_{latent}"][-1] for latent in range(10)))
+    names = {text.get_text() for text in by_latent.texts}
+    assert names == {"z1", "z2", "z4", "z5", "z7", "z8", "4 dead"}
+    assert_readable(figure)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 250])
+def test_training_curves_of_runs_without_a_discriminator_or_hardly_begun(num_rows):
+    figure = plots.training_curves(make_log(num_rows, 3, with_discriminator=False), title=TITLE)
+    for column in ("tc", "disc_accuracy"):
+        assert [text.get_text() for text in find(figure, column).texts] == ["not recorded"]
+        assert not find(figure, column).lines
+    absent = "not recorded" in [text.get_text() for text in find(figure, "recon").texts]
+    assert absent == (num_rows == 0)
+    assert_readable(figure)
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent_dim", [1, 10, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_overlaps_or_is_cut_off(channels, latent_dim):
+    rng = np.random.default_rng(0)
+    kl = rng.permutation(np.where(np.arange(latent_dim) % 2, 0.002, 1 + rng.random(latent_dim)))
+    images = rng.random((2, latent_dim, 3, channels, 32, 32), dtype=np.float32)
+    figure = plots.traversals(
+        images, kl, [-3, 0, 3], base_images=images[:, 0, 0], title=TITLE, base_names=("a", "b")
+    )
+    assert_readable(figure)
+    height, width = figure.bbox.height, figure.bbox.width
+    assert height < 2600 and width < 2600
+    frames = plots.traversal_frames(images[:1], kl, [-3, 0, 3], title=TITLE)
+    assert len(frames) == 3 and frames[0].width < 1200
+    assert_readable(plots.samples(images[0, 0], title=TITLE))
+    assert_readable(plots.reconstructions(images[0, 0], images[0, 0], [1, 22.2, 3333], title=TITLE))
+    mi = rng.random((latent_dim, 2))
+    assert_readable(plots.factor_matrix(mi, [1.2, 3.0], ("shape", "posX"), kl, title=TITLE))
+    if channels == 1:
+        assert_readable(
+            plots.latent_response(
+                kl,
+                maps={("posX", "posY"): rng.standard_normal((4, 4, latent_dim))},
+                curves={"hue": rng.standard_normal((1, 5, latent_dim))},
+                values={"hue": range(5)},
+                title=TITLE,
+            )
+        )
+        assert_readable(plots.training_curves(make_log(50, latent_dim), title=TITLE))
+
+
+def test_colour_images_keep_their_colours_and_grey_ones_are_grey():
+    red = torch.zeros(1, 3, SIDE, SIDE)
+    red[:, 0] = 1
+    assert (cells(plots.samples(red).axes[0], 1)[0, 0] == [255, 0, 0]).all()
+    grey = cells(plots.samples(torch.full((1, 1, SIDE, SIDE), 0.5)).axes[0], 1)[0, 0]
+    assert (grey == 128).all()
+
+
+def test_lines_and_heat_maps_survive_greyscale(response_figure):
+    styles = line_styles(4)
+    for key in ("linestyle", "marker"):
+        assert len({str(style[key]) for style in styles}) == 4
+    weights = [0.2126, 0.7152, 0.0722]
+    lightness = [style["color"][:3] @ weights for style in styles]
+    assert np.diff(lightness).min() > 0.1
+    maps = [axes.images[0].get_cmap() for axes in response_figure.axes if axes.images]
+    for cmap in maps:
+        assert np.diff(cmap(np.linspace(0, 1, 64))[:, :3] @ weights).min() > 0
+
+
+def test_the_style_is_the_figures_own_and_pyplot_is_not_asked(traversed):
+    before = dict(matplotlib.rcParams)
+    figure = plots.traversals(traversed, KL, VALUES, title=TITLE)
+    assert dict(matplotlib.rcParams) == before
+    assert figure.texts[0].get_fontfamily() == [STYLE["font.family"]]
+    assert figure.canvas.manager is None  # pyplot keeps no window for it
+
+
+@pytest.mark.parametrize(
+    ("format", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
+)
+def test_figures_are_written_in_the_format_asked_for_and_the_same_each_time(
+    tmp_path, traversed, format, start
+):
+    files = [tmp_path / f"{name}.{format}" for name in "ab"]
+    for file in files:
+        save_figure(plots.traversals(traversed[:1], KL, VALUES, title=TITLE), file, format)
+    first, second = (file.read_bytes() for file in files)
+    assert first.startswith(start) and first == second
+
+
+def test_the_page_holds_its_pictures_and_asks_for_nothing_else():
+    picture = PagePicture("one", "One & only", "A <caption>.", "png", b"\x89PNG data")
+    page = html_page("Title <1>", [picture], {"folder": "<b>", "gamma": 6.4})
+    sources = re.findall(r'src="([^"]*)"', page)
+    assert sources == ["data:image/png;base64," + base64.b64encode(b"\x89PNG data").decode()]
+    assert "http" not in page and "<script" not in page and "<link" not in page
+    assert "Title &lt;1&gt;" in page and "A &lt;caption&gt;." in page and "&lt;b&gt;" in page
+    assert "<td>gamma</td><td>6.4</td>" in page

@@ -1,0 +1,370 @@
+"""visualize.py from end to end, on small checkpoints and a small dataset of squares."""
+
+import base64
+import dataclasses
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import visualize
+from factorvae.checkpoint import save_checkpoint
+from factorvae.config import TrainConfig
+from factorvae.datasets import DATASETS, FactorSpace
+from factorvae.errors import run_script
+from factorvae.figures.gallery import Gallery
+from factorvae.figures.plots import run_title
+from factorvae.figures.style import png_bytes
+from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
+from factorvae.files import STATS_NAME
+from factorvae.models import VAE
+from factorvae.training import run_folder
+
+SPACE = FactorSpace(("shape", "scale", "posX", "posY"), (3, 2, 6, 6))
+SHAPE = (1, 32, 32)
+PICTURES = {
+    "traversals.png",
+    "traversals.gif",
+    "reconstructions.png",
+    "samples.png",
+    "latent_response.png",
+    "factor_matrix.png",
+    "training.png",
+    "index.html",
+}
+
+
+@dataclasses.dataclass
+class Squares:
+    """A square (shape 0), or one without its upper (1) or left half (2)."""
+
+    channels: int = 1
+    factor_space: FactorSpace | None = SPACE
+    name: str = "squares"
+    source: str = "drawn"
+
+    @property
+    def image_shape(self):
+        return (self.channels, 32, 32)
+
+    def __len__(self):
+        return len(SPACE)
+
+    def images(self, index):
+        pictures = np.zeros((len(index), self.channels, 32, 32), dtype=np.uint8)
+        factors = SPACE.factors_of(np.asarray(index))
+        for picture, (shape, scale, x, y) in zip(pictures, factors, strict=True):
+            half, cx, cy = 3 + 2 * scale, 6 + 4 * x, 6 + 4 * y
+            top, left = cy - half * (shape != 1), cx - half * (shape != 2)
+            picture[:, max(0, top) : cy + half, max(0, left) : cx + half] = 255
+        return torch.from_numpy(pictures)
+
+    def batch(self, index, device="cpu"):
+        return (self.images(index).float() / 255).to(device)
+
+
+PLAIN = Squares(factor_space=None, name="plain")
+
+
+@pytest.fixture(autouse=True)
+def a_folder_and_datasets(tmp_path, monkeypatch):
+    """Every test runs in its own folder, with three more datasets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DATASETS, "squares", lambda data_dir: Squares())
+    monkeypatch.setitem(DATASETS, "rgb", lambda data_dir: Squares(3, name="rgb"))
+    monkeypatch.setitem(DATASETS, "plain", lambda data_dir: PLAIN)
+
+
+def write_run(folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True):
+    """A run's folder as train.py leaves it, its weights drawn at random."""
+    channels = 3 if dataset == "rgb" else 1
+    vae = VAE((channels, 32, 32), latent_dim, 16, torch.Generator().manual_seed(0))
+    with torch.no_grad():  # the first latents are told apart from dead ones
+        vae.encoder.head.weight[: -(-latent_dim // 2)] *= 50
+    config = TrainConfig(dataset=dataset, latent_dim=latent_dim, hidden_dim=16)
+    folder = Path(folder)
+    folder.mkdir(parents=True)
+    checkpoint = {
+        "config": dataclasses.asdict(config),
+        "dataset": {
+            "name": dataset,
+            "source": "drawn",
+            "image_shape": [channels, 32, 32],
+            "factor_names": list(SPACE.names),
+            "factor_sizes": list(SPACE.sizes),
+        },
+        "step": step,
+        "finished": finished,
+        "vae": vae.state_dict(),
+        "discriminator": None,
+    }
+    save_checkpoint(folder / "ckpt.pt", checkpoint)
+    if log:
+        header = run_folder.columns(latent_dim)
+        rows = [",".join([str(n), *["0.5"] * (len(header) - 1)]) for n in range(10, step + 30, 10)]
+        (folder / STATS_NAME).write_text("\n".join([",".join(header), *rows]) + "\n")
+    return folder
+
+
+def run(*argv):
+    """The exit code of the command line, as the shell would see it."""
+    return run_script(lambda: visualize.main([*argv, "--threads", "1"]))
+
+
+def shown_on(page):
+    """The pictures embedded in a page: what each is said to be, and what it is."""
+    found = re.findall(r'src="data:image/(\w+);base64,([^"]*)"', page)
+    return [(kind, Image.open(io.BytesIO(base64.b64decode(data)))) for kind, data in found]
+
+
+@pytest.mark.parametrize(("dataset", "latent_dim"), [("squares", 10), ("rgb", 1), ("squares", 64)])
+def test_every_picture_is_written_and_is_on_the_page(capsys, dataset, latent_dim):
+    write_run("runs/a", dataset, latent_dim)
+    argv = ["--model_path", "runs/a/ckpt.pt", "--output_dir", "out/deep", "--num_images", "2"]
+    assert run(*argv) == 0
+    written = {path.name: path for path in Path("out/deep").iterdir()}
+    assert written.keys() == PICTURES
+    for name, path in written.items():
+        if name.endswith("png"):
+            assert min(Image.open(path).size) > 100
+    assert written["traversals.gif"].stat().st_size < 2_000_000
+    gif = Image.open(written["traversals.gif"])
+    assert gif.info["loop"] == 0 and gif.n_frames >= 24
+
+    page = written["index.html"].read_text(encoding="utf-8")
+    shown = shown_on(page)
+    assert [kind for kind, _ in shown] == ["png", "gif", "png", "png", "png", "png", "png"]
+    assert [picture.format.lower() for _, picture in shown] == [kind for kind, _ in shown]
+    assert shown[0][1].size == Image.open(written["traversals.png"]).size
+    assert "http" not in page and len(re.findall("src=", page)) == 7
+    title = f"FactorVAE on {dataset}, step 100, β = 1, γ = 6.4"
+    assert title in page
+    for key, value in (("latent_dim", latent_dim), ("lr_disc", 0.0001), ("batch_size", 64)):
+        assert f"<td>{key}</td><td>{value}</td>" in page
+    said = capsys.readouterr().out
+    assert all(f"out/deep/{name}\n" in said for name in PICTURES)
+
+
+def test_the_newest_checkpoint_is_taken_and_named(capsys):
+    for age, (name, finished) in enumerate((("new", False), ("old", True))):
+        folder = write_run(f"runs/{name}", step=70 + age, finished=finished)
+        os.utime(folder / "ckpt.pt", (10**9 - age, 10**9 - age))
+    assert run("--output_dir", "results") == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "the newest under runs/: runs/new/ckpt.pt, step 70, not finished"
+
+
+def test_what_cannot_be_drawn_is_left_out_and_said(capsys):
+    write_run("runs/a", "plain", log=False)
+    assert run("--model_path", "runs/a") == 0
+    missing = {"latent_response.png", "factor_matrix.png", "training.png"}
+    assert {path.name for path in Path("results").iterdir()} == PICTURES - missing
+    said = capsys.readouterr().out
+    assert "results/latent_response: left out, the factors of plain are not known" in said
+    assert "results/training: left out, there is no log beside the checkpoint" in said
+    page = Path("results/index.html").read_text(encoding="utf-8")
+    assert [kind for kind, _ in shown_on(page)] == ["png", "gif", "png", "png"]
+
+
+def test_vector_pictures_stand_beside_a_page_that_shows_pixels():
+    write_run("runs/a")
+    assert run("--format", "svg", "--num_images", "1") == 0
+    assert {path.name for path in Path("results").iterdir()} == {
+        name.replace("png", "svg") for name in PICTURES
+    }
+    for path in Path("results").glob("*.svg"):
+        assert path.read_bytes().startswith(b"<?xml")
+    page = Path("results/index.html").read_text(encoding="utf-8")
+    assert {kind for kind, _ in shown_on(page)} == {"png", "gif"}
+
+
+@pytest.fixture
+def hung(monkeypatch):
+    """The galleries that visualize.py would write, with the format asked for."""
+    galleries = []
+
+    def write(gallery, output_dir, format, settings):
+        galleries.append((gallery, format))
+        return []
+
+    monkeypatch.setattr(visualize, "write_gallery", write)
+    return galleries
+
+
+def test_the_same_seed_gives_the_same_pictures_and_another_other_ones(hung):
+    write_run("runs/a")
+    for seed in ("3", "3", "4"):
+        assert run("--seed", seed) == 0
+    for draw in (Gallery.traversals, Gallery.reconstructions, Gallery.samples):
+        first, again, other = (png_bytes(draw(gallery)) for gallery, _ in hung)
+        assert first == again and first != other
+
+
+def test_the_data_are_loaded_as_in_training(hung, monkeypatch):
+    asked = []
+
+    def load(data_dir, *, crop=None):
+        asked.append((data_dir, crop))
+        return Squares()
+
+    monkeypatch.setitem(DATASETS, "squares", load)
+    folder = write_run("runs/a")
+    checkpoint = torch.load(folder / "ckpt.pt", weights_only=True)
+    checkpoint["config"]["data_dir"] = "elsewhere"
+    checkpoint["dataset"]["options"] = {"crop": 148}
+    save_checkpoint(folder / "ckpt.pt", checkpoint)
+    assert run() == 0 and run("--data_dir", "here") == 0
+    assert asked == [("elsewhere", 148), ("here", 148)]
+
+
+def test_flags_reach_the_gallery(hung):
+    write_run("runs/a", "squares")
+    assert run("--dataset", "plain", "--image_index", "7", "0", "7", "--format", "pdf") == 0
+    ((gallery, format),) = hung
+    assert gallery.dataset is PLAIN and gallery.title.startswith("FactorVAE on plain, step 100")
+    assert gallery.base_index.tolist() == [7, 0, 7] and format == "pdf"
+    assert gallery.log["step"].tolist() == list(range(10, 101, 10))  # as far as the checkpoint
+    assert gallery.vae.latent_dim == 2 and not gallery.vae.training
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--model_path", "nothing.pt"], "no checkpoint at nothing.pt"),
+        (["--model_path", "foreign.pt"], "foreign.pt is no"),
+        (["--model_path", "text.pt"], "text.pt is damaged"),
+        (["--model_path", "runs/a", "--output_dir", "text.pt/below"], "--output_dir"),
+        (["--model_path", "runs/a", "--output_dir", "text.pt"], "--output_dir"),
+        (["--model_path", "runs/a", "--dataset", "rgb"], r"\(1, 32, 32\), rgb has \(3, 32, 32\)"),
+        (["--model_path", "runs/a", "--dataset", "sprites"], "unknown dataset"),
+        (["--model_path", "runs/a", "--image_index", "3", "216"], "--image_index 216"),
+        (["--model_path", "runs/a", "--image_index", "-1"], "--image_index"),
+        (["--model_path", "runs/a", "--num_images", "0"], "--num_images must be at least 1"),
+        (["--model_path", "runs/a", "--num_images", "33"], "--num_images 33"),
+        (["--model_path", "runs/a", "--image_index", *["0"] * 33], "33 images"),
+        (["--model_path", "runs/a", "--format", "jpg"], "--format must be one of png, pdf, svg"),
+        (["--model_path", "runs/a", "--device", "cuda:99"], "--device cuda:99"),
+        (["--model_path", "runs/a", "--seed", "-1"], "--seed must be at least 0"),
+        (["--no_such_flag"], "--no_such_flag"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(capsys, argv, told):
+    write_run("runs/a")
+    torch.save({"weights": torch.zeros(2)}, "foreign.pt")
+    Path("text.pt").write_text("not a checkpoint")
+    assert run(*argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(told, error)
+    assert not Path("results/index.html").exists()
+
+
+def test_no_run_at_all_is_said_in_one_line(capsys):
+    assert run("--output_dir", "results") == 2
+    error = capsys.readouterr().err
+    assert "no checkpoint under runs" in error and error.count("\n") == 1
+
+
+def test_the_script_itself_exits_with_2_and_without_a_traceback():
+    script = Path(visualize.__file__)
+    done = subprocess.run(
+        [sys.executable, script, "--model_path", "nothing.pt"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: no checkpoint at nothing.pt\n" and done.stdout == ""
+
+
+# --- the gallery's parts -------------------------------------------------------------------------
+
+
+class Known(torch.nn.Module):
+    """Encodes the centre of the white pixels, x into latent 1 and y into 2; 0 is dead."""
+
+    latent_dim = 3
+
+    def encode(self, x):
+        weight = x[:, 0] / x[:, 0].sum((1, 2), keepdim=True)
+        pixel = torch.linspace(-2, 2, 32)
+        mu = torch.stack([torch.zeros(len(x)), (weight.sum(1) @ pixel), weight.sum(2) @ pixel], 1)
+        return mu, torch.tensor([0.0, -3.0, -2.0]).expand(len(x), 3)
+
+    def decode(self, z):
+        """Logits of a bar at x, as bright as the y is high."""
+        bar = (torch.linspace(-2, 2, 32) - z[:, 1:2]).abs() < 0.2
+        return torch.where(bar, z[:, 2:3], -9.0)[:, None, None].expand(-1, 1, 32, 32)
+
+
+@pytest.fixture
+def gallery():
+    return Gallery(
+        vae=Known(),
+        dataset=Squares(),
+        device=torch.device("cpu"),
+        title=run_title("squares", 1, 1.0, 6.4),
+        base_index=np.array([0, 215]),
+    )
+
+
+def test_the_gallery_traverses_and_encodes_the_images_it_was_given(gallery):
+    figure = gallery.traversals()
+    labels = {axes.get_label(): axes for axes in figure.axes}
+    # x has the smaller variance of the two and so the larger KL; latent 0 is the prior itself.
+    assert labels.keys() == {
+        f"base {base}{rows}" for base in (0, 1) for rows in ("", ": z1 z2", ": z0")
+    }
+    for base, index in enumerate(gallery.base_index):
+        shown = np.asarray(labels[f"base {base}"].images[0].get_array())[::2, ::2, 0]
+        np.testing.assert_array_equal(shown, gallery.dataset.images([index])[0, 0].numpy())
+    grid = np.asarray(labels["base 0: z1 z2"].images[0].get_array())[2:, 2:, 0]
+    row = grid[32].reshape(7, 66)[:, :64]  # the middle of the row of z1
+    centers = [np.flatnonzero(cell > 0.3 * cell.max()).mean() for cell in row[1:6]]
+    assert np.diff(centers).min() > 10  # the bar goes right, until it leaves the image
+
+
+def test_the_gallery_measures_responses_with_the_model(gallery):
+    figure = gallery.latent_response()
+    labels = {axes.get_label(): axes for axes in figure.axes}
+    across = np.asarray(labels["z1: posX, posY"].images[0].get_array())
+    down = np.asarray(labels["z2: posX, posY"].images[0].get_array())
+    assert (np.diff(across, axis=1) > 0.3).all() and np.abs(np.diff(across, axis=0)).max() < 1e-5
+    assert (np.diff(down, axis=0) > 0.3).all() and np.abs(np.diff(down, axis=1)).max() < 1e-5
+    assert not np.asarray(labels["z0: posX, posY"].images[0].get_array()).any()
+    matrix = gallery.factor_matrix()
+    shares = np.asarray(matrix.axes[0].images[0].get_array())  # factors by z1, z2, z0
+    assert shares[2].argmax() == 0 and shares[3].argmax() == 1 and (shares[:, 2] == 0).all()
+
+
+def test_one_image_of_each_shape_is_chosen():
+    dataset = Squares()
+    index = choose_images(dataset, 6, seed=1)
+    assert SPACE.factors_of(index)[:, 0].tolist() == [0, 1, 2, 0, 1, 2]
+    assert image_name(dataset, index[2]) == f"shape 2, image {index[2]}"
+    sprites = dataclasses.replace(dataset, name="color_dsprites")
+    assert image_name(sprites, index[2]) == f"heart, image {index[2]}"
+    plain = dataclasses.replace(dataset, factor_space=None)
+    assert len(set(choose_images(plain, 32).tolist())) == 32
+    assert image_name(plain, 7) == "image 7"
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "shape", "place"),
+    [
+        (("shape", "scale", "orientation", "posX", "posY"), (3, 6, 40, 32, 32), 0, (3, 4)),
+        (("floor_hue", "shape", "scale"), (10, 4, 8), 1, None),
+        (("object_shape", "horizontal_axis", "vertical_axis"), (6, 40, 40), 0, (1, 2)),
+        (("category", "elevation"), (5, 9), 0, None),
+        (("id", "azimuth"), (1393, 31), None, None),
+        (("shape",), (1,), None, None),
+    ],
+)
+def test_shapes_and_places_are_found_by_name(names, sizes, shape, place):
+    space = FactorSpace(names, sizes)
+    assert shape_factor(space) == shape
+    assert position_factors(space) == place

@@ -1,0 +1,65 @@
+"""Devices and threads."""
+
+import math
+import os
+
+import pytest
+import torch
+
+from factorvae import device as runtime
+from factorvae.errors import UserError
+
+
+def test_devices_by_name():
+    assert runtime.choose_device("cpu") == torch.device("cpu")
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert runtime.choose_device("auto").type == expected
+    for name in ("gpu", "cpu:", "cuda:x", "cuda:99", ""):
+        with pytest.raises(UserError, match="--device"):
+            runtime.choose_device(name)
+
+
+def test_processes_of_a_machine_take_its_devices_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("auto", "cuda"):
+        chosen = [runtime.choose_device(name, number) for number in range(3)]
+        assert chosen == [torch.device("cuda", index) for index in (0, 1, 0)]
+    assert runtime.choose_device("cuda:0", 1) == torch.device("cuda", 0)
+    assert runtime.choose_device("cpu", 1) == torch.device("cpu")
+
+
+def test_the_cpu_computes_in_full_float32():
+    runtime.use_device(torch.device("cpu"))
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_multiplies_in_tf32():
+    before = torch.get_float32_matmul_precision()
+    runtime.use_device(torch.device("cuda", 0))
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision(before)
+
+
+def test_threads_asked_for_are_used_and_idle_cores_counted():
+    assert runtime.use_threads(1) == torch.get_num_threads() == 1
+    assert 0 <= runtime.idle_cores() <= os.cpu_count()
+
+
+def test_a_containers_quota_counts(tmp_path, monkeypatch):
+    limit = tmp_path / "cpu.max"
+    assert runtime.cpu_quota(limit) == math.inf
+    limit.write_text("max 100000\n")
+    assert runtime.cpu_quota(limit) == math.inf
+    limit.write_text("150000 100000\n")
+    assert runtime.cpu_quota(limit) == 1.5
+    monkeypatch.setattr(runtime, "cpu_quota", lambda: 0.2)
+    assert runtime.idle_cores() == 0
+    assert runtime.use_threads(0) == 1
+
+
+def test_keeping_freed_memory_leaves_results_alone():
+    before = torch.arange(10.0).sum()
+    runtime.keep_freed_memory()
+    assert torch.arange(10.0).sum() == before

@@ -1,0 +1,365 @@
+"""One process, and two of torchrun's: what they exchange, and a run that they share.
+
+Started by torchrun, this file is the program of the two processes.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import train
+from factorvae.checkpoint import load_checkpoint
+from factorvae.config import TrainConfig
+from factorvae.datasets import load_dataset
+from factorvae.errors import UserError, run_script
+from factorvae.models import Discriminator
+from factorvae.objective import permute_dims
+from factorvae.training.discriminator_pass import Critic, DistributedCritic
+from factorvae.training.distributed import ALONE, World, join_world
+from factorvae.training.run_folder import read_log
+from factorvae.training.trainer import Trainer
+
+ROOT = Path(train.__file__).parent
+SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
+SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3".split()
+COMMANDS = {  # folders are relative: each process has its own
+    "whole": ["--output_dir", "whole"],
+    "begun alone": ["--output_dir", "begun_alone"],
+    "begun together": ["--output_dir", "begun_together", "--max_steps", "10"],
+    "finished": ["--output_dir", "whole"],
+    "not to be split": ["--output_dir", "split", "--batch_size", "7"],
+}
+
+
+def codes_of(rank):
+    """This process's part of the codes [8, 3] of both."""
+    return torch.arange(24.0).reshape(8, 3)[World(rank, 2).shard(8)]
+
+
+def exchanges(world, folder):
+    """What this process gets from the other, as plain values."""
+    rank = world.rank
+    calls = []
+
+    def fail_in(failing):
+        def make():
+            calls.append(failing)
+            if rank in failing:
+                raise UserError(f"what is wrong in {rank}")
+            return f"made in {rank}"
+
+        return make
+
+    def raised(call, make):
+        try:
+            call(make)
+        except UserError as error:
+            return str(error)
+        return None
+
+    told = {
+        "world": [world.rank, world.size, world.local_rank, world.restarts, world.alone],
+        "gathered": world.all_gather(["from", rank]),
+        "together": world.run_everywhere(fail_in(())),
+        "together, fault in 1": raised(world.together, fail_in((1,))),
+        "together, fault in both": raised(world.together, fail_in((0, 1))),
+    }
+    calls.clear()
+    told["from first"] = world.broadcast_from_rank0(fail_in((1,)))
+    told["from first, fault in 0"] = raised(world.from_first, fail_in((0,)))
+    told["calls of from first"] = len(calls)
+
+    with world.local_main_first():
+        told["found prepared"] = (folder / "prepared").exists()
+        if rank == 0:
+            time.sleep(0.3)
+            (folder / "prepared").touch()
+
+    values = torch.tensor([rank, 1.0 - rank, 5.0])
+    told["average"], told["least"] = (
+        world.all_reduce_mean(values).tolist(),
+        world.all_reduce_min(values).tolist(),
+    )
+    told["values"] = values.tolist()
+    told["concatenated"] = world.all_gather_rows(codes_of(rank)).tolist()
+    told["of columns"] = world.all_gather_rows(codes_of(rank).t()).tolist()  # not contiguous
+    whole = permute_dims(world.all_gather_rows(codes_of(rank)), torch.Generator().manual_seed(0))
+    told["permuted"] = whole[world.shard(8)].tolist()
+    return told
+
+
+def main():
+    folder, data_dir = Path(sys.argv[1]), sys.argv[2]
+    with join_world() as world:
+        told = exchanges(world, folder)
+    os.chdir(folder / f"rank{world.rank}")
+    told["codes"], told["outputs"] = {}, {}
+    for number, (name, flags) in enumerate(COMMANDS.items(), start=1):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # each meets the other anew
+        sys.argv = ["train.py", "--data_dir", data_dir, *SMALL, *flags]
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+        ):
+            told["codes"][name] = run_script(train.main)
+            told["outputs"][name] = [out.getvalue(), err.getvalue()]
+    (folder / f"told{world.rank}.json").write_text(json.dumps(told))
+
+
+def train_alone(data_dir, run_dir, *flags):
+    argv = ["train.py", "--data_dir", str(data_dir), *SMALL, "--output_dir", str(run_dir), *flags]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        assert run_script(train.main) == 0
+
+
+@pytest.fixture(scope="module")
+def two(full_data_dir, tmp_path_factory):
+    """What two processes told, and the folders of their runs and of one process's."""
+    folder = tmp_path_factory.mktemp("two")
+    whole, half = folder / "alone", folder / "half"
+    train_alone(full_data_dir, half, "--max_steps", "10")
+    shutil.copytree(half, whole)
+    train_alone(full_data_dir, whole)
+    for rank in range(2):
+        (folder / f"rank{rank}").mkdir()
+    shutil.copytree(half, folder / "rank0" / "begun_alone")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [__file__, folder, full_data_dir]
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((folder / f"told{rank}.json").read_text()) for rank in range(2))
+    return SimpleNamespace(
+        folder=folder, runs=folder / "rank0", alone=whole, first=first, second=second
+    )
+
+
+# One process
+
+
+def test_a_process_alone_exchanges_nothing():
+    def fail():
+        raise UserError("what is wrong")
+
+    assert ALONE == World()
+    assert ALONE.alone
+    assert not World(rank=1, size=2).alone
+    assert ALONE.all_gather("value") == ["value"]
+    assert (
+        ALONE.broadcast_from_rank0(lambda: "made") == ALONE.run_everywhere(lambda: "made") == "made"
+    )
+    for call in (ALONE.broadcast_from_rank0, ALONE.run_everywhere):
+        with pytest.raises(UserError, match="what is wrong"):
+            call(fail)
+    values = torch.randn(3, 2)
+    for exchanged in (
+        ALONE.all_reduce_mean(values),
+        ALONE.all_reduce_min(values),
+        ALONE.all_gather_rows(values),
+    ):
+        assert torch.equal(exchanged, values)
+    assert ALONE.with_group_for(torch.device("cpu")) is ALONE
+    assert values[ALONE.shard(3)].shape == values.shape
+
+
+def test_the_rows_of_all_processes_are_the_batch():
+    parts = [list(range(12))[World(rank, 3).shard(12)] for rank in range(3)]
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+@pytest.mark.parametrize("variables", [{}, {"RANK": "0", "WORLD_SIZE": "1"}, {"WORLD_SIZE": "2"}])
+def test_without_others_there_is_no_group_to_join(monkeypatch, variables):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with join_world() as world:
+        assert world == ALONE
+        assert not dist.is_initialized()
+
+
+# The critic of several processes, in a group of one
+
+
+@pytest.fixture
+def group(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def critics():
+    """The two critics, of discriminators with the same weights."""
+    twins = [
+        Discriminator(4, depth=3, width=32, generator=torch.Generator().manual_seed(0))
+        for _ in range(2)
+    ]
+    distributed = DistributedCritic(twins[1], torch.float32, None)
+    return twins, (Critic(twins[0], 16, torch.float32), distributed)
+
+
+def test_the_distributed_critic_is_the_critic(group):
+    twins, both = critics()
+    optimizers = [torch.optim.SGD(twin.parameters(), lr=0.1) for twin in twins]
+    draws = torch.Generator().manual_seed(1)
+    for _ in range(3):  # weights change in between: nothing stale is used
+        z, z_perm = torch.randn(2, 16, 4, generator=draws)
+        told = []
+        for critic, optimizer in zip(both, optimizers, strict=True):
+            leaf = z.clone().requires_grad_()
+            tc = critic.total_correlation(leaf)
+            (3 * tc).backward()
+            told.append((tc.detach(), leaf.grad, *critic.backward(z_perm)))
+            optimizer.step()
+        for ours, theirs in zip(*told, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+            assert not theirs.requires_grad
+        for ours, theirs in zip(*(twin.parameters() for twin in twins), strict=True):
+            assert theirs.grad.any()
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_no_gradient_crosses_between_the_distributed_critics_losses(group):
+    twins, (_, critic) = critics()
+    z, z_perm = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(1))
+    leaf = z.clone().requires_grad_()
+    critic.total_correlation(leaf).backward()
+    gradients = [parameter.grad for parameter in twins[1].parameters()]
+    assert all(gradient is None or not gradient.any() for gradient in gradients)
+    before = leaf.grad.clone()
+    critic.backward(z_perm)
+    assert torch.equal(leaf.grad, before)
+    assert all(parameter.grad.any() for parameter in twins[1].parameters())
+
+
+# Two processes
+
+
+def test_two_processes_know_which_they_are(two):
+    assert two.first["world"] == [0, 2, 0, 0, False]
+    assert two.second["world"] == [1, 2, 1, 0, False]
+
+
+def test_values_are_gathered_by_rank(two):
+    assert two.first["gathered"] == two.second["gathered"] == [["from", 0], ["from", 1]]
+
+
+def test_a_fault_in_one_process_is_raised_in_both(two):
+    assert [told["together"] for told in (two.first, two.second)] == ["made in 0", "made in 1"]
+    for told in (two.first, two.second):
+        assert told["together, fault in 1"] == "what is wrong in 1"
+        assert told["together, fault in both"] == "what is wrong in 0"
+
+
+def test_the_first_process_makes_what_both_get(two):
+    for told in (two.first, two.second):
+        assert told["from first"] == "made in 0"
+        assert told["from first, fault in 0"] == "what is wrong in 0"
+    assert (two.first["calls of from first"], two.second["calls of from first"]) == (2, 0)
+
+
+def test_one_process_of_a_machine_goes_ahead(two):
+    assert not two.first["found prepared"]
+    assert two.second["found prepared"]
+
+
+def test_tensors_are_reduced_and_joined_by_rank(two):
+    codes = torch.arange(24.0).reshape(8, 3)
+    for rank, told in enumerate((two.first, two.second)):
+        assert told["average"] == [0.5, 0.5, 5.0]
+        assert told["least"] == [0.0, 0.0, 5.0]
+        assert told["values"] == [rank, 1.0 - rank, 5.0]  # as they were
+        assert told["concatenated"] == codes.tolist()
+        assert told["of columns"] == torch.cat([codes[:4].t(), codes[4:].t()]).tolist()
+
+
+def test_codes_are_permuted_over_the_whole_batch(two):
+    codes = torch.arange(24.0).reshape(8, 3)
+    expected = permute_dims(codes, torch.Generator().manual_seed(0))
+    assert two.first["permuted"] + two.second["permuted"] == expected.tolist()
+    assert not torch.equal(expected[:4].sort(dim=0).values, codes[:4])  # codes changed processes
+
+
+def assert_same_but_for_rounding(run_dir, other, start):
+    """Weights and log of two runs, whose weights began as `start`."""
+    one, two = load_checkpoint(run_dir), load_checkpoint(other)
+    assert one["step"] == two["step"] == 20
+    assert one["finished"]
+    for network in ("vae", "discriminator"):
+        for name, before in start[network].items():
+            moved = two[network][name] - before
+            apart = one[network][name] - two[network][name]
+            assert moved.norm() > 0
+            assert apart.norm() < 0.002 * moved.norm(), (network, name)
+    logs = read_log(run_dir), read_log(other)
+    for name in set(logs[0]) - {"images_per_second"}:
+        assert logs[0][name].tolist() == pytest.approx(logs[1][name].tolist(), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def start(full_data_dir):
+    """The weights that every run of these settings begins with."""
+    config = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8)
+    trainer = Trainer(config, load_dataset("dsprites", full_data_dir), torch.device("cpu"))
+    return {"vae": trainer.vae.state_dict(), "discriminator": trainer.discriminator.state_dict()}
+
+
+def test_a_run_by_two_processes_is_one_processs_but_for_rounding(two, start):
+    assert two.first["codes"]["whole"] == two.second["codes"]["whole"] == 0
+    assert_same_but_for_rounding(two.runs / "whole", two.alone, start)
+
+
+def test_two_processes_go_on_with_a_run_begun_by_one(two, start):
+    assert two.first["codes"]["begun alone"] == two.second["codes"]["begun alone"] == 0
+    assert "resuming at step 10 of 20" in (two.runs / "begun_alone" / "log.txt").read_text()
+    assert_same_but_for_rounding(two.runs / "begun_alone", two.alone, start)
+
+
+def test_one_process_goes_on_with_a_run_begun_by_two(two, start, full_data_dir, tmp_path):
+    assert two.first["codes"]["begun together"] == two.second["codes"]["begun together"] == 0
+    run_dir = tmp_path / "begun_together"
+    shutil.copytree(two.runs / "begun_together", run_dir)
+    train_alone(full_data_dir, run_dir)
+    assert "resuming at step 10 of 20" in (run_dir / "log.txt").read_text()
+    assert_same_but_for_rounding(run_dir, two.alone, start)
+
+
+def test_only_the_first_process_writes_and_tells(two):
+    assert list((two.folder / "rank1").iterdir()) == []
+    runs = {path.name: {file.name for file in path.iterdir()} for path in two.runs.iterdir()}
+    files = {"ckpt.pt", "config.json", "stats.csv", "log.txt"}
+    assert runs == dict.fromkeys(("whole", "begun_alone", "begun_together"), files)
+    for name in ("whole", "begun alone", "begun together", "finished"):
+        assert two.second["outputs"][name] == ["", ""]
+    assert "2 processes with a part of every batch" in two.first["outputs"]["whole"][0]
+    assert "is finished: 20 steps are done" in two.first["outputs"]["finished"][0]
+    assert two.first["codes"]["finished"] == two.second["codes"]["finished"] == 0
+
+
+def test_a_batch_that_cannot_be_split_is_one_line_and_exit_2(two):
+    for told in (two.first, two.second):
+        assert told["codes"]["not to be split"] == 2
+        error = "error: --batch_size 7 cannot be split over 2 processes\n"
+        assert told["outputs"]["not to be split"] == ["", error]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""train.py as a user runs it, on the whole of dSprites with small networks."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from factorvae.errors import run_script
+from factorvae.training import run_folder
+
+ROOT = Path(train.__file__).parent
+SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 4 --threads 1".split()
+
+
+@pytest.fixture
+def run_train(full_data_dir, monkeypatch, capsys):
+    def run(*flags):
+        argv = ["train.py", "--data_dir", str(full_data_dir), *SMALL, *map(str, flags)]
+        monkeypatch.setattr(sys, "argv", argv)
+        code = run_script(train.main)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "run"
+
+
+def test_a_run_from_start_to_end(run_train, run_dir):
+    flags = ("--output_dir", run_dir, "--log_every", 5)
+    code, out, err = run_train(*flags, "--max_steps", 10)
+    assert code == 0
+    assert "737,280 images of 1x64x64, rendered" in out
+    assert "step 10 of 10" in err
+    files = {path.name for path in run_dir.iterdir()}
+    assert files == {"ckpt.pt", "config.json", "stats.csv", "log.txt"}
+    assert json.loads((run_dir / "config.json").read_text())["max_steps"] == 10
+    assert run_folder.read_log(run_dir)["step"].tolist() == [5, 10]
+
+    code, out, _ = run_train(*flags, "--max_steps", 10)
+    assert code == 0
+    assert "is finished: 10 steps are done" in out
+
+    code, out, _ = run_train(*flags, "--max_steps", 15)  # a longer run goes on
+    assert code == 0
+    assert "resuming at step 10 of 15" in out
+    assert run_folder.read_log(run_dir)["step"].tolist() == [5, 10, 15]
+
+    code, _, err = run_train(*flags, "--max_steps", 15, "--lr", 1e-3, "--gamma", 10)
+    assert code == 2
+    assert "--gamma is 6.4 there and 10.0 here; --lr is 0.0001 there and 0.001 here" in err
+
+    code, out, _ = run_train(*flags, "--max_steps", 5, "--lr", 1e-3, "--overwrite")
+    assert code == 0
+    assert "starting at step 0 of 5" in out
+    assert run_folder.read_log(run_dir)["step"].tolist() == [5]
+
+
+def test_the_default_folder_is_named_after_the_run(run_train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, _ = run_train("--max_steps", 1, "--gamma", 35, "--seed", 2)
+    assert code == 0
+    assert (tmp_path / "runs" / "dsprites_beta1_gamma35_seed2" / "ckpt.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "mnist"], "unknown dataset 'mnist'; known are dsprites"),
+        (["--batch_size", "737281"], "--batch_size 737281 exceeds the 737280 images"),
+        (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, not tpu"),
+        (["--device", "cpu:"], "--device must be auto, cpu, cuda or cuda:N, not cpu:"),
+        (["--device", "cuda:99"], "--device cuda:99: PyTorch sees"),
+        (["--output_dir", "x" * 300], "cannot write to xxx"),
+        (["--output_dir", "/dev/null/run"], "cannot write to /dev/null/run"),
+        (["--data_dir", "/dev/null/data"], "cannot write /dev/null/data"),
+        (["--beta", "-1"], "--beta must be at least 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(run_train, run_dir, flags, message):
+    code, _, err = run_train("--output_dir", run_dir, "--max_steps", 1, *flags)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert not run_dir.exists()
+
+
+def test_a_damaged_checkpoint_is_not_trained_over(run_train, run_dir):
+    run_train("--output_dir", run_dir, "--max_steps", 2)
+    path = run_dir / "ckpt.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    code, _, err = run_train("--output_dir", run_dir, "--max_steps", 4)
+    assert code == 2
+    assert "damaged" in err
+    assert path.stat().st_size == 1000
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_the_step_and_the_run_goes_on(
+    run_train, full_data_dir, run_dir, number, code
+):
+    flags = ["--data_dir", full_data_dir, "--output_dir", run_dir, "--log_every", 1, *SMALL]
+    command = [sys.executable, ROOT / "train.py", *flags]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    stats = run_dir / "stats.csv"
+    deadline = time.monotonic() + 120
+    while not (stats.exists() and stats.read_text().count("\n") > 3):
+        assert time.monotonic() < deadline, "no step within two minutes"
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    stopped = int(re.search(r"stopped at step ([\d,]+)", out)[1].replace(",", ""))
+    saved = torch.load(run_dir / "ckpt.pt", weights_only=True)
+    assert saved["step"] == stopped
+    assert not saved["finished"]
+    assert run_folder.read_log(run_dir)["step"][-1] == stopped
+
+    until = stopped + 2
+    whole = run_dir.with_name("whole")
+    for folder in (run_dir, whole):
+        assert run_train("--output_dir", folder, "--log_every", 1, "--max_steps", until)[0] == 0
+    one, other = (torch.load(d / "ckpt.pt", weights_only=True) for d in (run_dir, whole))
+    assert all(torch.equal(one["vae"][name], other["vae"][name]) for name in one["vae"])
