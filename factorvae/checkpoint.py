@@ -5,6 +5,7 @@ It is a dict of plain values and tensors: `format`, `version`, `config` (the fie
 gamma is 0), the optimisers' states, and what resuming needs besides.
 """
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def newest_checkpoint(runs_dir: str | Path = "runs") -> Path:
             f"no checkpoint under {runs_dir}/; train one first, or name it: --model_path"
         )
     return max(found, key=lambda path: path.stat().st_mtime)
+
+
+WEIGHTS_ONLY = ("config", "dataset", "step", "finished", "vae")
+
+
+def export_weights(checkpoint: dict, dtype: torch.dtype = torch.float32) -> bytes:
+    """A checkpoint to ship: the VAE's weights in `dtype`, what describes them, and nothing else.
+
+    `load_checkpoint` reads it as any other; a finished run so exported is still a finished one.
+    """
+    kept = {key: checkpoint[key] for key in WEIGHTS_ONLY}
+    kept["vae"] = {name: weight.to(dtype) for name, weight in checkpoint["vae"].items()}
+    stream = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, **kept, "discriminator": None}, stream)
+    return stream.getvalue()
 
 
 def restore_vae(checkpoint: dict, device: torch.device | str = "cpu") -> VAE:

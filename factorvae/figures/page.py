@@ -18,6 +18,7 @@ nav a { margin-right: 1rem; }
 table { border-collapse: collapse; font-size: 13px; }
 td { padding: .1rem 1.2rem .1rem 0; vertical-align: top; border-bottom: 1px solid #eee; }
 td:first-child { color: #666; }
+th { padding: .1rem 1.2rem .1rem 0; text-align: left; }
 """.strip()
 
 
@@ -32,8 +33,16 @@ class PagePicture:
     data: bytes
 
 
-def html_page(title: str, pictures: Sequence[PagePicture], settings: Mapping[str, object]) -> str:
-    """The page: a title, the pictures at their own size (wide ones scroll), the run's settings."""
+def html_page(
+    title: str,
+    pictures: Sequence[PagePicture],
+    settings: Mapping[str, object],
+    table: Sequence[Sequence[str]] = (),
+) -> str:
+    """The page: a title, a table, the pictures at their own size (wide ones scroll), settings.
+
+    table: rows of cells, of which the first are the headings; none where it is empty.
+    """
     links = " ".join(f'<a href="#{p.name}">{html.escape(p.heading)}</a>' for p in pictures)
     sections = "\n".join(_section(picture) for picture in pictures)
     rows = "\n".join(
@@ -53,6 +62,7 @@ def html_page(title: str, pictures: Sequence[PagePicture], settings: Mapping[str
 <body>
 <h1>{html.escape(title)}</h1>
 <nav>{links} <a href="#settings">Settings</a></nav>
+{_table(table)}
 {sections}
 <h2 id="settings">Settings</h2>
 <table>
@@ -61,6 +71,15 @@ def html_page(title: str, pictures: Sequence[PagePicture], settings: Mapping[str
 </body>
 </html>
 """
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    heading = lines[0].replace("td>", "th>")
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines[1:])
+    return f'<table class="scores">\n<tr>{heading}</tr>\n{body}\n</table>'
 
 
 def _section(picture: PagePicture) -> str:

@@ -1,0 +1,421 @@
+"""Every number of the results, by one command: train what is missing, evaluate it, write it down.
+
+    python -m benchmarks.results --profile laptop
+    python -m benchmarks.results --profile paper --minutes 8.5 --carry parts/
+
+A profile is a list of sweeps. Each is trained by train.py itself, into OUTPUT_DIR/PROFILE/NAME, and
+every finished run is measured by evaluate.py: all metrics, with DCI by `gbt`, then DCI by `forest`
+and by `lasso`. Then docs/results.md, docs/results.csv and docs/results.png are drawn from what is
+there. Stopped at any moment, or by --minutes, the same command goes on; with nothing left to do it
+only draws.
+
+--carry DIR serves machines that are lent for minutes: what was made is also put there, in files of
+at most 16 MiB, and taken from there where OUTPUT_DIR lacks it. `finished-N.zip` holds the finished
+runs (log, scores and the weights of the VAE); `RUN.ckpt.N` are the consecutive parts of the
+checkpoint of a run under way (weights and moments of the VAE and the discriminator, and its log).
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from factorvae.checkpoint import export_weights, load_checkpoint
+from factorvae.config import TrainConfig, parse_sweep
+from factorvae.figures.style import save_figure
+from factorvae.figures.sweep_plots import score_against_reconstruction
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, whole_file
+from factorvae.training.run_folder import read_log, run_name
+
+ROOT = Path(__file__).parents[1]
+ESTIMATORS = ("gbt", "forest", "lasso")  # of DCI; the first with all other metrics
+PART_BYTES = 16 << 20
+SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs of one kind. flags: of train.py, without --output_dir and --data_dir."""
+
+    name: str
+    title: str
+    flags: str
+
+
+def paper(gammas: str, betas: str) -> list[Sweep]:
+    length = "--max_steps 300000 --seed 0-4"
+    return [
+        Sweep("factorvae", "FactorVAE, the paper's recipe", f"--gamma {gammas} {length}"),
+        Sweep("betavae", "beta-VAE, the paper's recipe", f"--beta {betas} --gamma 0 {length}"),
+    ]
+
+
+PROFILES: dict[str, list[Sweep]] = {
+    "laptop": [
+        Sweep("factorvae_fast", "FactorVAE, fast", "--preset fast --seed 0-4"),
+        Sweep("betavae", "beta-VAE", "--beta 4 --gamma 0 --seed 0-4"),
+    ],
+    "paper": paper("6.4 10 20 35 40", "1 4"),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: a time of time.monotonic(), or never."""
+
+    end: float = float("inf")
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+
+def train(sweep: Sweep, folder: Path, options: argparse.Namespace, budget: Budget) -> bool:
+    """Train what is missing of a sweep; whether all of it is done."""
+    if all(is_finished(run) for run in runs_of(sweep, folder)):
+        return True
+    command = [sys.executable, "train.py", *sweep.flags.split(), *shared_flags(options)]
+    return call([*command, "--output_dir", str(folder)], budget)
+
+
+def shared_flags(options: argparse.Namespace) -> list[str]:
+    return ["--data_dir", options.data_dir, "--device", options.device]
+
+
+def call(command: Sequence[str], budget: Budget) -> bool:
+    """Run one of the scripts; whether it came to its end before the budget did.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    print("$", " ".join(["python", *command[1:]]), flush=True)
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        seconds = None if budget.left == float("inf") else max(0.0, budget.left - SECONDS_TO_END)
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)  # it writes a checkpoint and ends
+        process.wait()
+        return False
+    if code:
+        raise SystemExit(code)
+    return True
+
+
+def runs_of(sweep: Sweep, folder: Path) -> list[Path]:
+    """The folders of a sweep's runs, whether they are there or not."""
+    configs = parse_sweep(TrainConfig, "", sweep.flags.split())
+    return [folder / run_name(c.dataset, [c.beta], [c.gamma], [c.seed]) for c in configs]
+
+
+def is_finished(run: Path) -> bool:
+    return (run / CHECKPOINT_NAME).exists() and load_checkpoint(run)["finished"]
+
+
+def metrics_file(run: Path, estimator: str) -> Path:
+    return run / (METRICS_NAME if estimator == ESTIMATORS[0] else f"metrics_{estimator}.json")
+
+
+def evaluate(run: Path, options: argparse.Namespace, budget: Budget) -> bool:
+    """Measure a finished run; whether all its files of scores are there."""
+    for estimator in ESTIMATORS:
+        output = metrics_file(run, estimator)
+        if output.exists():
+            continue
+        if budget.left < 2 * SECONDS_TO_END:
+            return False
+        command = [sys.executable, "evaluate.py", "--model_path", str(run), *shared_flags(options)]
+        command += ["--dci_estimator", estimator, "--output", str(output)]
+        if estimator != ESTIMATORS[0]:
+            command += ["--metrics", "dci"]
+        if not call(command, budget):
+            return False
+    return True
+
+
+COLUMNS = (
+    *("profile", "sweep", "run", "beta", "gamma", "seed", "steps", "seconds", "torch"),
+    *("factor_vae_score", "mig", "sap", "recon_loss", "kl", "num_active"),
+    *(f"{name}_{e}" for e in ESTIMATORS for name in ("D", "C", "I")),
+    "gaussian_total_correlation_sampled",
+)
+DCI = {"D": "disentanglement", "C": "completeness", "I": "informativeness"}
+
+
+def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
+    """A finished run's row of results.csv."""
+    found = {e: json.loads(metrics_file(run, e).read_text()) for e in ESTIMATORS}
+    whole = found[ESTIMATORS[0]]
+    config = whole["checkpoint"]["config"]
+    row: dict[str, object] = {
+        "profile": profile,
+        "sweep": sweep.name,
+        "run": run.name,
+        **{name: config[name] for name in ("beta", "gamma", "seed")},
+        "steps": whole["checkpoint"]["step"],
+        "seconds": round(seconds_of(run, config["batch_size"])),
+        "torch": whole["versions"]["torch"],
+    }
+    for name in COLUMNS:
+        if name in whole["scores"]:
+            row[name] = whole["scores"][name]["value"]
+    for estimator, metrics in found.items():
+        for short, name in DCI.items():
+            row[f"{short}_{estimator}"] = metrics["scores"][name]["value"]
+    return row
+
+
+def seconds_of(run: Path, batch_size: int) -> float:
+    """What a run's steps took, from the rate in each row of its log."""
+    log = read_log(run)
+    steps = np.diff(log["step"], prepend=0)
+    return float(np.sum(steps * batch_size / log["images_per_second"]))
+
+
+def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
+    """A row of every finished and measured run of every profile below OUTPUT_DIR."""
+    return [
+        row_of(profile, sweep, run)
+        for profile, sweeps in PROFILES.items()
+        for sweep in sweeps
+        for run in runs_of(sweep, options.output_dir / profile / sweep.name)
+        if all(metrics_file(run, e).exists() for e in ESTIMATORS)
+    ]
+
+
+def merged(rows: Sequence[dict], path: Path) -> list[dict]:
+    """These rows, and those of runs that an earlier results.csv has and this machine has not."""
+    here = {(row["profile"], row["run"]): row for row in rows}
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                here.setdefault((row["profile"], row["run"]), row)
+    order = {name: place for place, name in enumerate(PROFILES)}
+    return sorted(here.values(), key=lambda row: (order.get(row["profile"], 99), row["run"]))
+
+
+TABLE = {
+    "FactorVAE score": "factor_vae_score",
+    "MIG": "mig",
+    "D, C, I (gbt)": ("D_gbt", "C_gbt", "I_gbt"),
+    "D, C, I (forest)": ("D_forest", "C_forest", "I_forest"),
+    "D, C, I (lasso)": ("D_lasso", "C_lasso", "I_lasso"),
+    "recon": "recon_loss",
+    "live": "num_active",
+}
+DECIMALS = {"recon_loss": 1, "num_active": 1}
+
+
+def groups_of(rows: Sequence[dict]) -> Iterator[tuple[tuple, list[dict]]]:
+    """Rows that differ by their seed only, by (profile, sweep, beta, gamma, steps)."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        key = (row["profile"], row["sweep"], float(row["beta"]), float(row["gamma"]))
+        groups.setdefault((*key, int(row["steps"])), []).append(row)
+    yield from groups.items()
+
+
+def cell(rows: Sequence[dict], names: str | tuple[str, ...]) -> str:
+    """Mean ± standard deviation over the rows, of one score or of several side by side."""
+    if isinstance(names, tuple):
+        return ", ".join(cell(rows, name) for name in names)
+    values = np.array([float(row[names]) for row in rows])
+    decimals = DECIMALS.get(names, 3)
+    mean = f"{values.mean():.{decimals}f}".removeprefix("0")
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {f'{values.std(ddof=1):.{decimals}f}'.removeprefix('0')}"
+
+
+def markdown(rows: Sequence[dict]) -> str:
+    """docs/results.md."""
+    titles = {(p, s.name): s for p, sweeps in PROFILES.items() for s in sweeps}
+    lines = [
+        "# Results on dSprites",
+        "",
+        "Made by `python -m benchmarks.results`; a row per run is in `results.csv`. Mean ± standard",
+        "deviation over the seeds. DCI, MIG and the losses: 10,240 points and 5,120 held out,",
+        "evaluation seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I",
+        "depend on the estimator so much that each is given; other papers' D is one of these.",
+        "",
+        f"| model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
+        f"|---|---|---|---|---|{'---|' * len(TABLE)}---|",
+    ]
+    commands = {}
+    for (profile, name, beta, gamma, steps), group in groups_of(rows):
+        sweep = titles.get((profile, name))
+        cells = [cell(group, names) for names in TABLE.values()]
+        seeds = ", ".join(sorted({str(row["seed"]) for row in group}))
+        minutes = np.mean([float(row["seconds"]) for row in group]) / 60
+        title = f"{sweep.title if sweep else name} ({profile})"
+        settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"
+        lines.append(f"| {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
+        if sweep:
+            commands[profile, name] = f"    python train.py {sweep.flags}"
+    lines += ["", "Trained by", "", *commands.values(), ""]
+    lines += ["and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`."]
+    lines += [f"Drawn at commit {commit()}, on {platform.machine()} with {device_name()}.", ""]
+    missing = [
+        f"    python -m benchmarks.results --profile {profile}    # {count} of {total} runs are done"
+        for profile, (count, total) in progress(rows).items()
+        if count < total
+    ]
+    if missing:
+        lines += ["Not trained yet, and what would do it:", "", *missing, ""]
+    return "\n".join(lines)
+
+
+def progress(rows: Sequence[dict]) -> dict[str, tuple[int, int]]:
+    """Of each profile, the runs done and those that there are."""
+    done = {(row["profile"], row["run"]) for row in rows}
+    counts = {}
+    for profile, sweeps in PROFILES.items():
+        names = [run.name for sweep in sweeps for run in runs_of(sweep, Path())]
+        counts[profile] = sum((profile, name) in done for name in names), len(names)
+    return counts
+
+
+def commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores"
+
+
+def write_results(options: argparse.Namespace) -> None:
+    """results.csv, results.md and results.png in --docs."""
+    docs = options.docs
+    rows = merged(rows_done(options), docs / "results.csv")
+    if not rows:
+        print("no run is finished and measured yet: there is nothing to write down")
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "results.csv").write_text(text.getvalue())
+    (docs / "results.md").write_text(markdown(rows))
+    settings = {
+        f"{name}, beta {beta:g}, gamma {gamma:g} ({profile})": np.array(
+            [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
+        )
+        for (profile, name, beta, gamma, _), group in groups_of(rows)
+    }
+    save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
+    print(f"wrote {docs}/results.md, results.csv and results.png: {len(rows)} runs")
+
+
+def carry_to(folder: Path, options: argparse.Namespace) -> None:
+    """Put what was made into `folder`, in files of at most PART_BYTES."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [*folder.glob("finished-*.zip"), *folder.glob("*.ckpt.*")]:
+        old.unlink()
+    archive, number = None, 0
+    base = options.output_dir
+    for path in sorted(base.rglob(CHECKPOINT_NAME)):
+        run = path.parent
+        checkpoint = load_checkpoint(path)
+        if not checkpoint["finished"]:
+            bundle = zipped({p.relative_to(base): p.read_bytes() for p in run.iterdir()})
+            name = "__".join(run.relative_to(base).parts)
+            for part, start in enumerate(range(0, len(bundle), PART_BYTES)):
+                (folder / f"{name}.ckpt.{part}").write_bytes(bundle[start : start + PART_BYTES])
+            continue
+        files = {p.relative_to(base): p.read_bytes() for p in run.iterdir() if p != path}
+        files[path.relative_to(base)] = export_weights(checkpoint)
+        bundle = zipped(files)
+        if archive is None or archive.stat().st_size + len(bundle) > PART_BYTES:
+            archive = folder / f"finished-{number}.zip"
+            number += 1
+        with zipfile.ZipFile(archive, "a") as all_of_them:
+            for name, data in files.items():
+                all_of_them.writestr(str(name), data)
+
+
+def zipped(files: dict[Path, bytes]) -> bytes:
+    """The files as a zip; what is hidden or temporary stays out."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in files.items():
+            if not name.name.startswith("."):
+                archive.writestr(str(name), data)
+    return stream.getvalue()
+
+
+def carry_from(folder: Path, options: argparse.Namespace) -> None:
+    """Take from `folder` the runs that OUTPUT_DIR lacks."""
+    bundles = {path.name: path.read_bytes() for path in sorted(folder.glob("finished-*.zip"))}
+    for path in sorted(folder.glob("*.ckpt.0")):
+        stem = path.name.removesuffix(".0")
+        parts = sorted(folder.glob(f"{stem}.*"), key=lambda part: int(part.suffix[1:]))
+        bundles[stem] = b"".join(part.read_bytes() for part in parts)
+    for bundle in bundles.values():
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            for name in archive.namelist():
+                target = options.output_dir / name
+                if not target.resolve().is_relative_to(options.output_dir.resolve()):
+                    raise SystemExit(f"{folder}: {name} leads out of the folder")
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with whole_file(target) as file:
+                        file.write(archive.read(name))
+
+
+def work(options: argparse.Namespace, budget: Budget) -> None:
+    """Train and measure, in the order of the profile, until all is done or the budget is spent."""
+    for sweep in PROFILES[options.profile]:
+        folder = options.output_dir / options.profile / sweep.name
+        done = train(sweep, folder, options, budget)
+        for run in runs_of(sweep, folder):
+            if is_finished(run) and not evaluate(run, options, budget):
+                return
+        if not done:
+            return
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", choices=PROFILES, required=True)
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/results"))
+    parser.add_argument("--minutes", type=float, help="end before so many have passed")
+    parser.add_argument("--carry", type=Path, help="folder of small files to go on from elsewhere")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="for the tables")
+    parser.add_argument("--data_dir", default="data")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--draw", action="store_true", help="only write down what is done")
+    options = parser.parse_args(argv)
+    options.output_dir = options.output_dir.resolve()
+    budget = (
+        Budget() if options.minutes is None else Budget(time.monotonic() + options.minutes * 60)
+    )
+    if options.carry and options.carry.is_dir():
+        carry_from(options.carry, options)
+    if not options.draw:
+        work(options, budget)
+    if options.carry:
+        carry_to(options.carry, options)
+    write_results(options)
+
+
+if __name__ == "__main__":
+    main()

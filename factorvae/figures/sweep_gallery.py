@@ -1,0 +1,129 @@
+"""The page of a sweep: its runs side by side, and pictures of the best and of the median one."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from factorvae.figures.gallery import Gallery
+from factorvae.figures.page import PagePicture, html_page
+from factorvae.figures.style import png_bytes, save_figure
+from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
+
+RANKED_BY = "factor_vae_score"
+TABLE = {
+    "factor_vae_score": ("FactorVAE score", 3),
+    "mig": ("MIG", 3),
+    "disentanglement": ("DCI D", 3),
+    "completeness": ("DCI C", 3),
+    "informativeness": ("DCI I", 3),
+    "recon_loss": ("Recon", 1),
+    "num_active": ("Live latents", 1),
+}
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A run of the sweep.
+
+    setting: the name of what it has in common with its other seeds. log: columns of its log. scores:
+    by name, as in its metrics.json; empty where it was not evaluated. gallery: makes its pictures.
+    """
+
+    name: str
+    setting: str
+    log: Mapping[str, np.ndarray] | None
+    scores: Mapping[str, float]
+    gallery: Callable[[], Gallery]
+
+
+def by_setting(runs: Sequence[SweepRun]) -> dict[str, list[SweepRun]]:
+    """The runs of each setting, in the order of their first."""
+    settings: dict[str, list[SweepRun]] = {}
+    for run in runs:
+        settings.setdefault(run.setting, []).append(run)
+    return settings
+
+
+def score_table(runs: Sequence[SweepRun]) -> list[list[str]]:
+    """A heading, then a row per setting: mean and standard deviation of each score over its runs."""
+    known = {name: head for name, head in TABLE.items() if any(name in run.scores for run in runs)}
+    rows = [["setting", "runs", *(heading for heading, _ in known.values())]]
+    for setting, group in by_setting(runs).items():
+        cells = []
+        for name, (_, decimals) in known.items():
+            values = [run.scores[name] for run in group if name in run.scores]
+            cells.append(mean_and_deviation(values, decimals))
+        rows.append([setting, str(len(group)), *cells])
+    return rows
+
+
+def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
+    """'0.712 ± 0.031'; the value alone where there is one, nothing where there is none."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
+
+
+def best_and_median(runs: Sequence[SweepRun]) -> list[tuple[str, SweepRun]]:
+    """The evaluated runs with the highest and the median score, with what they are called."""
+    ranked = sorted(
+        (run for run in runs if RANKED_BY in run.scores), key=lambda run: run.scores[RANKED_BY]
+    )
+    if not ranked:
+        return []
+    best, median = ranked[-1], ranked[(len(ranked) - 1) // 2]
+    return [("best", best)] if best is median else [("best", best), ("median", median)]
+
+
+def write_sweep_gallery(
+    runs: Sequence[SweepRun], output_dir: Path, format: str, title: str
+) -> list[str]:
+    """Write the sweep's pictures and index.html; a line for each file, or why it is not there."""
+    lines, shown = [], []
+
+    def add(name: str, heading: str, caption: str, figure: Figure) -> None:
+        data = png_bytes(figure)
+        if format == "png":
+            (output_dir / f"{name}.png").write_bytes(data)
+        else:
+            save_figure(figure, output_dir / f"{name}.{format}", format)
+        lines.append(f"{name}.{format}")
+        shown.append(PagePicture(name, heading, caption, "png", data))
+
+    points = {
+        setting: np.array([[r.scores["recon_loss"], r.scores[RANKED_BY]] for r in group])
+        for setting, group in by_setting(
+            [run for run in runs if {"recon_loss", RANKED_BY} <= run.scores.keys()]
+        ).items()
+    }
+    if points:
+        caption = "A small point per run and a large one at the mean of each setting."
+        figure = score_against_reconstruction(points, title=title)
+        add("score_reconstruction", "Score and reconstruction", caption, figure)
+    else:
+        lines.append("score_reconstruction: left out, no run was evaluated with its factors known")
+    logs = {
+        setting: [run.log for run in group if run.log is not None]
+        for setting, group in by_setting(runs).items()
+    }
+    logs = {setting: group for setting, group in logs.items() if group}
+    if logs:
+        caption = "Means over the seeds of a setting, within one standard deviation."
+        add("sweep_training", "Training", caption, sweep_curves(logs, title=title))
+    else:
+        lines.append("sweep_training: left out, there is no log beside the checkpoints")
+    for word, run in best_and_median(runs):
+        caption = (
+            f"{run.name}: FactorVAE score {run.scores[RANKED_BY]:.3f}, the {word} of the sweep."
+        )
+        figure = run.gallery().traversals()
+        add(f"traversals_{word}", f"Traversals, {word} run", caption, figure)
+    settings = {run.name: run.setting for run in runs}
+    page = html_page(title, shown, settings, table=score_table(runs))
+    (output_dir / "index.html").write_text(page, encoding="utf-8")
+    return [*lines, "index.html"]

@@ -1,0 +1,112 @@
+"""Pictures of several runs: scores against reconstruction, and losses with bands over seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from factorvae.figures.plots import dead_latents
+from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, styled
+
+Log = Mapping[str, np.ndarray]
+PANELS = {
+    "recon": "Reconstruction loss / nats, log scale",
+    "kl": "KL to the prior / nats",
+    "tc": "Total correlation, estimated / nats",
+    "live": "Live latents",
+}
+LEGEND_PITCH = 18  # pixels
+
+
+@styled
+def score_against_reconstruction(
+    settings: Mapping[str, np.ndarray], *, score: str = "FactorVAE score", title: str = ""
+) -> Figure:
+    """A small point per run and a large one at the mean of each setting (Fig. 3 to 5 of the paper).
+
+    Args:
+        settings: by name, reconstruction loss in nats and score of each run, [runs, 2].
+        title: what the runs have in common.
+    """
+    width, height, left, top = 420, 320, MARGIN + 50, HEADER + 20
+    longest = max(map(len, settings))
+    layout = FigureLayout(
+        left + width + 40 + 7 * longest + MARGIN,
+        top + height + 56,
+        f"{score} and reconstruction",
+        title,
+    )
+    axes = layout.axes(left, top, width, height, label="scores")
+    for (name, points), style in zip(settings.items(), line_styles(len(settings)), strict=True):
+        points = np.asarray(points, dtype=np.float64)
+        color, marker = style["color"], style["marker"]
+        axes.plot(*points.T, linestyle="none", marker=marker, color=color, markersize=4, alpha=0.5)
+        mean = points.mean(axis=0)
+        label = f"{name} ({len(points)})"
+        axes.plot(*mean, linestyle="none", marker=marker, color=color, markersize=10, label=label)
+    axes.set_xlabel("Reconstruction loss / nats")
+    axes.set_ylabel(score)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="mean (runs)")
+    return layout.figure
+
+
+@styled
+def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> Figure:
+    """Losses over the steps: the mean over the runs of each setting, within one deviation.
+
+    Args:
+        settings: by name, the log of each run, whose columns are [rows].
+        title: what the runs have in common.
+    """
+    width, height, pitch_x, pitch_y = 330, 190, 410, 262
+    left, top = MARGIN + 50, HEADER + 26
+    tall = top + 2 * pitch_y + LEGEND_PITCH * len(settings)
+    layout = FigureLayout(left + pitch_x + width + MARGIN, tall, "Training of a sweep", title)
+    styles = line_styles(len(settings))
+    for place, (column, heading) in enumerate(PANELS.items()):
+        line, column_place = divmod(place, 2)
+        x, y = left + column_place * pitch_x, top + line * pitch_y
+        axes = layout.axes(x, y, width, height, label=column)
+        axes.set_title(heading)
+        if column == "recon":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.locator_params(axis="x", nbins=4)
+        for logs, style in zip(settings.values(), styles, strict=True):
+            step, values = _over_runs(logs, column)
+            if not np.isfinite(values).any():
+                continue
+            mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            axes.plot(step, mean, color=style["color"], linestyle=style["linestyle"])
+            bounds = mean - deviation, mean + deviation
+            axes.fill_between(step, *bounds, color=style["color"], alpha=0.2, linewidth=0)
+        if line == 1:
+            axes.set_xlabel("step")
+    legend = layout.axes(
+        left, top + 2 * pitch_y - 20, width, LEGEND_PITCH * len(settings), "legend"
+    )
+    legend.set_axis_off()
+    for place, (name, style) in enumerate(zip(settings, styles, strict=True)):
+        y = 1 - (place + 0.5) / len(settings)
+        options = {"color": style["color"], "linestyle": style["linestyle"]}
+        legend.plot([0, 0.08], [y, y], transform=legend.transAxes, **options)
+        words = f"{name}: mean of {len(settings[name])} runs, band of one deviation"
+        legend.text(0.1, y, words, va="center", transform=legend.transAxes, parse_math=False)
+    return layout.figure
+
+
+def _over_runs(logs: Sequence[Log], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps [rows] that all the logs have, and the column there, [runs, rows]; nan where absent."""
+    steps = logs[0]["step"]
+    for log in logs[1:]:
+        steps = np.intersect1d(steps, log["step"])
+    rows = [_column(log, column)[np.isin(log["step"], steps)] for log in logs]
+    return steps, np.stack(rows)
+
+
+def _column(log: Log, column: str) -> np.ndarray:
+    if column == "live":
+        names = [name for name in log if name.startswith("kl_")]
+        return (~dead_latents(np.stack([log[name] for name in names]))).sum(axis=0).astype(float)
+    return np.asarray(log.get(column, np.full(len(log["step"]), np.nan)), dtype=np.float64)
