@@ -246,10 +246,10 @@ def markdown(rows: Sequence[dict]) -> str:
     lines = [
         "# Results on dSprites",
         "",
-        "Made by `python -m benchmarks.results`; a row per run is in `results.csv`. Mean ± standard",
-        "deviation over the seeds. DCI, MIG and the losses: 10,240 points and 5,120 held out,",
-        "evaluation seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I",
-        "depend on the estimator so much that each is given; other papers' D is one of these.",
+        "Made by `python -m benchmarks.results`; a row per run is in `results.csv`. Mean and",
+        "deviation over seeds. DCI, MIG and losses: 10,240 points and 5,120 held out, evaluation",
+        "seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I depend so",
+        "much on the estimator that each is given; other papers' D is one of these.",
         "",
         f"| model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
         f"|---|---|---|---|---|{'---|' * len(TABLE)}---|",
@@ -269,7 +269,7 @@ def markdown(rows: Sequence[dict]) -> str:
     lines += ["and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`."]
     lines += [f"Drawn at commit {commit()}, on {platform.machine()} with {device_name()}.", ""]
     missing = [
-        f"    python -m benchmarks.results --profile {profile}    # {count} of {total} runs are done"
+        f"    python -m benchmarks.results --profile {profile}  # {count} of {total} runs are done"
         for profile, (count, total) in progress(rows).items()
         if count < total
     ]

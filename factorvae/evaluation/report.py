@@ -368,3 +368,19 @@ def _setting_value(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read_scores(run_dir: Path) -> dict[str, float]:
+    """The scores of a run's metrics.json by name; none where it was not evaluated.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run_dir / METRICS_NAME
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        return {name: float(score["value"]) for name, score in content["scores"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error

@@ -29,8 +29,9 @@ TABLE = {
 class SweepRun:
     """A run of the sweep.
 
-    setting: the name of what it has in common with its other seeds. log: columns of its log. scores:
-    by name, as in its metrics.json; empty where it was not evaluated. gallery: makes its pictures.
+    setting: the name of what it has in common with its other seeds. log: columns of its log.
+    scores: by name, as in its metrics.json; empty where it was not evaluated. gallery: makes its
+    pictures.
     """
 
     name: str
@@ -49,7 +50,7 @@ def by_setting(runs: Sequence[SweepRun]) -> dict[str, list[SweepRun]]:
 
 
 def score_table(runs: Sequence[SweepRun]) -> list[list[str]]:
-    """A heading, then a row per setting: mean and standard deviation of each score over its runs."""
+    """Headings, then a row per setting: mean and standard deviation of each score over runs."""
     known = {name: head for name, head in TABLE.items() if any(name in run.scores for run in runs)}
     rows = [["setting", "runs", *(heading for heading, _ in known.values())]]
     for setting, group in by_setting(runs).items():
