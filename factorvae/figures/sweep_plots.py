@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from factorvae.figures.plots import dead_latents
 from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, styled
@@ -70,7 +71,9 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
         axes.set_title(heading)
         if column == "recon":
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.locator_params(axis="x", nbins=4)
         for logs, style in zip(settings.values(), styles, strict=True):
