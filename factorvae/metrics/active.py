@@ -3,7 +3,7 @@
 import numpy as np
 
 from factorvae.errors import UserError
-from factorvae.metrics.inputs import as_codes
+from factorvae.metrics.inputs import as_array, as_codes, number
 
 
 def active_latents(
@@ -17,7 +17,7 @@ def active_latents(
 
     Args:
         codes: posterior means [N, D]; a latent lives if their standard deviation is at least
-            `min_std` (.05 in disentanglement_lib's published runs) and not zero.
+            `min_std` (.05 in disentanglement_lib's published runs) and they are not all equal.
         kl: KL divergence of each latent in nats, [D] or per point [N, D]; a latent lives if its
             mean is above `min_kl` (.01 in the UDR of Duan 2020).
 
@@ -27,15 +27,11 @@ def active_latents(
     if (codes is None) == (kl is None):
         raise UserError("active_latents needs either codes or kl")
     if codes is not None:
-        return is_active(as_codes(codes).std(axis=0, ddof=1), min_std)
-    kl = np.asarray(kl, dtype=np.float64)
+        codes = as_codes(codes)
+        std = codes.std(axis=0, ddof=1)
+        # Equal values may have a deviation above zero, of rounding only.
+        return (std >= number("min_std", min_std)) & (std > 0) & (np.ptp(codes, axis=0) > 0)
+    kl = as_array(kl, "kl").astype(np.float64)
     if kl.ndim not in (1, 2) or not np.isfinite(kl).all():
         raise UserError("kl must be finite numbers [latent_dim] or [num_points, latent_dim]")
-    return (kl if kl.ndim == 1 else kl.mean(axis=0)) > min_kl
-
-
-def is_active(std: np.ndarray, min_std: float) -> np.ndarray:
-    """Whether a latent of this standard deviation lives: at least `min_std`, and above zero."""
-    if not min_std >= 0:
-        raise UserError(f"min_std must be 0 or more, not {min_std}")
-    return (std >= min_std) & (std > 0)
+    return (kl if kl.ndim == 1 else kl.mean(axis=0)) > number("min_kl", min_kl, least=-np.inf)

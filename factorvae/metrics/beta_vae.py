@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from factorvae.errors import UserError
-from factorvae.metrics.inputs import standardize
+from factorvae.metrics.inputs import standardize, whole_number
 from factorvae.metrics.interventions import (
     Represent,
     accuracy_error,
@@ -49,11 +48,9 @@ def beta_vae_score(
         `beta_vae_score` and its binomial standard error `beta_vae_score_se`; `train_accuracy`,
         `eval_accuracy`; `weights` [K, D] of the regression.
     """
-    if min(batch_size, num_train, num_eval) < 1:
-        raise UserError(
-            "beta_vae_score needs batch_size, num_train and num_eval of 1 or more, "
-            f"not {batch_size}, {num_train}, {num_eval}"
-        )
+    batch_size = whole_number("batch_size", batch_size, 1)
+    num_train = whole_number("num_train", num_train, 1)
+    num_eval = whole_number("num_eval", num_eval, 1)
     held = varying_sizes(factor_sizes)
     draw_args = represent, factor_sizes, generator, batch_size, held
     train, train_labels = _draw(num_train, *draw_args)

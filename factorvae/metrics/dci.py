@@ -1,5 +1,6 @@
 """Disentanglement, completeness and informativeness (Eastwood & Williams 2018)."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +12,14 @@ from tqdm import tqdm
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
 from factorvae.metrics.boosting import boost
-from factorvae.metrics.inputs import Split, split_points, standardize, varying_factors
+from factorvae.metrics.inputs import (
+    Split,
+    number,
+    split_points,
+    standardize,
+    varying_factors,
+    whole_number,
+)
 
 VARIANTS = {
     "gbt": "boosted trees; gain; held-out accuracy",
@@ -102,6 +110,13 @@ def dci(
     for base in (disentanglement_base, completeness_base):
         if base is not None and base < 2:
             raise UserError(f"the base of an entropy must be 2 or more, not {base}")
+    num_stages = whole_number("num_stages", num_stages, 1)
+    num_trees = whole_number("num_trees", num_trees, 1)
+    if max_depth is not None:
+        max_depth = whole_number("max_depth", max_depth, 1)
+    number("alpha", alpha)
+    largest_seed = math.inf if estimator in ("gbt", "lasso") else 2**32 - 1  # scikit-learn's
+    seed = whole_number("seed", seed, 0, largest_seed)
     points = split_points(codes, factors, codes_test, factors_test, num_train, num_test, seed)
     varying = varying_factors(points.factors)
     active = active_latents(points.codes, min_std=min_std)

@@ -1,12 +1,13 @@
 """FactorVAE score (Kim & Mnih 2018, arXiv 1802.05983, section 4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from factorvae.errors import UserError
-from factorvae.metrics.active import is_active
+from factorvae.metrics.active import active_latents
+from factorvae.metrics.inputs import as_array, whole_number
 from factorvae.metrics.interventions import (
     Represent,
     accuracy_error,
@@ -78,24 +79,28 @@ def factor_vae_score(
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol}")
-    given = {"batch_size": batch_size, "num_train": num_train, "num_eval": num_eval}
-    setting = replace(PROTOCOLS[protocol], **{k: v for k, v in given.items() if v is not None})
-    if setting.batch_size < 2 or setting.num_train < 1 or setting.num_eval < 0 or num_variance < 2:
-        raise UserError(
-            "factor_vae_score needs batch_size and num_variance of 2 or more, num_train of 1 or "
-            f"more, num_eval not negative; got {setting}, num_variance={num_variance}"
-        )
+    usual = PROTOCOLS[protocol]
+
+    def setting_of(name: str, given: int | None, minimum: int) -> int:
+        return whole_number(name, getattr(usual, name) if given is None else given, minimum)
+
+    setting = Protocol(
+        batch_size=setting_of("batch_size", batch_size, 2),
+        num_train=setting_of("num_train", num_train, 1),
+        num_eval=setting_of("num_eval", num_eval, 0),
+    )
+    num_variance = whole_number("num_variance", num_variance, 2)
     held = varying_sizes(factor_sizes)
 
     sample = represent_all(represent, sample_factors((num_variance,), factor_sizes, generator))
     variance = sample.var(axis=0, ddof=1)  # [D]
     if active is None:
-        active = is_active(np.sqrt(variance), min_std)
+        active = active_latents(sample, min_std=min_std)
     else:
-        active = np.asarray(active, dtype=bool)
+        active = as_array(active, "active").astype(bool)
         if active.shape != variance.shape:
             raise UserError(f"active must be a mask of {len(variance)} latents")
-        active = active & (variance > 0)
+        active = active & active_latents(sample, min_std=0.0)
 
     votes = np.zeros((len(factor_sizes), len(variance)), dtype=np.int64)  # [F, D]
     train_accuracy = eval_accuracy = 0.0

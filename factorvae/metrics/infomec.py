@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss
 
 from factorvae.errors import UserError
 from factorvae.metrics.information import entropy, mutual_information_knn
-from factorvae.metrics.inputs import as_pair, labels_of, standardize, varying_factors
+from factorvae.metrics.inputs import as_pair, labels_of, standardize, varying_factors, whole_number
 from factorvae.metrics.regression import fit_quietly
 
 
@@ -48,6 +48,7 @@ def infomec(
     codes, factors = as_pair(codes, factors)
     if not 0 <= active_range < 1:
         raise UserError(f"active_range must be from 0 to below 1, not {active_range}")
+    max_iter = whole_number("max_iter", max_iter, 0)
     varying = varying_factors(factors)
     labels = labels_of(factors[:, varying])
     information = mutual_information_knn(codes, labels, neighbors, seed) / entropy(labels)

@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.special import digamma, xlogy
 
-from factorvae.errors import UserError
-from factorvae.metrics.inputs import standardize
+from factorvae.metrics.inputs import standardize, whole_number
 
 
 def equal_width_bins(codes: np.ndarray, bins: int = 20) -> np.ndarray:
@@ -13,11 +12,11 @@ def equal_width_bins(codes: np.ndarray, bins: int = 20) -> np.ndarray:
     A value on an edge falls into the bin above it, the largest into the last one, as in
     disentanglement_lib's histogram discretiser. A constant latent falls into one bin.
     """
-    if bins < 2:
-        raise UserError(f"bins must be 2 or more, not {bins}")
+    bins = whole_number("bins", bins, 2)
     columns = []
     for column in codes.T:
-        edges = np.histogram_bin_edges(column, bins)
+        # numpy's histogram_bin_edges, but for values too near one another for so many edges.
+        edges = np.linspace(column.min(), column.max(), bins + 1)
         columns.append(np.searchsorted(edges[1:-1], column, side="right"))
     return np.stack(columns, axis=1)
 
@@ -61,12 +60,13 @@ def mutual_information_knn(
     is left out, as in scikit-learn's `mutual_info_classif`, which this agrees with; one dimension
     needs sorting only, no tree.
     """
-    if neighbors < 1:
-        raise UserError(f"neighbors must be positive, not {neighbors}")
+    neighbors = whole_number("neighbors", neighbors, 1)
     varying = np.ptp(codes, axis=0) > 0  # of a constant latent there would be the noise alone
     # Not centred: it is not the noise's scale that matters but that no two values are equal.
     (codes,) = standardize(codes)
-    codes = codes + 1e-10 * np.random.default_rng(seed).standard_normal(codes.shape)
+    codes = codes + 1e-10 * np.random.default_rng(whole_number("seed", seed, 0)).standard_normal(
+        codes.shape
+    )
     columns = [_knn_information(codes, column, neighbors) for column in labels.T]
     return np.stack(columns, axis=1) * varying[:, None]
 

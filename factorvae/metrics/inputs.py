@@ -1,15 +1,69 @@
 """What every metric asks of its input, and the split into training and held-out points."""
 
+import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
+import torch
 
 from factorvae.errors import UserError
 
+# Differences of codes up to here are still float32, which the trees compare. Far beyond, squares
+# overflow and solvers do not return.
+LARGEST_CODE = 1e38
+
+
+def as_array(values: object, name: str) -> np.ndarray:
+    """Real numbers as an array of their own shape: from arrays, nested lists or tensors.
+
+    Tensors may be of any type, on any device and part of a graph. UserError, by `name`, for what
+    is not numbers, is ragged, complex or masked.
+    """
+    if isinstance(values, torch.Tensor):  # exactly: numpy has no bfloat16
+        values = (values.double() if values.is_floating_point() else values).numpy(force=True)
+    if np.ma.is_masked(values):
+        raise UserError(f"{name} must not hold masked values: leave their points out")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{name} must be an array of numbers: {reason}") from error
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{name} must be real numbers, not of type {array.dtype}")
+    return array
+
+
+def whole_number(name: str, value: object, minimum: int, maximum: float = math.inf) -> int:
+    """`value` as an int; UserError, by `name`, unless whole (20.0 is) and within the limits."""
+    whole = isinstance(value, Integral) or (isinstance(value, Real) and value % 1 == 0)
+    if not whole or not minimum <= value <= maximum:
+        limits = f"{minimum} or more" if maximum == math.inf else f"{minimum} to {maximum}"
+        raise UserError(f"{name} must be a whole number, {limits}, not {_short(value)}")
+    return int(value)
+
+
+def number(name: str, value: object, *, above: float | None = None, least: float = 0.0) -> float:
+    """`value` as it is; UserError, by `name`, unless a number of `least` up, or above `above`."""
+    if not isinstance(value, Real) or not (value >= least if above is None else value > above):
+        limits = f"of {least:g} or more" if above is None else f"above {above:g}"
+        raise UserError(f"{name} must be a number {limits}, not {_short(value)}")
+    return value
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Integral) and abs(value) >= 10**40:
+        return "one of more than 40 digits"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
 
 def as_codes(codes: np.ndarray, name: str = "codes") -> np.ndarray:
-    """`codes` as float64 [N, D]; UserError unless two-dimensional, finite and of two points up."""
-    array = np.asarray(codes)
+    """`codes` as float64 [N, D]; UserError unless two-dimensional, finite and of two points up.
+
+    Nor may a value be larger than `LARGEST_CODE`, either way.
+    """
+    array = as_array(codes, name)
     if array.ndim != 2 or array.shape[1] == 0:
         raise UserError(f"{name} must be an array [num_points, latent_dim], not {array.shape}")
     if array.shape[0] < 2:
@@ -17,16 +71,21 @@ def as_codes(codes: np.ndarray, name: str = "codes") -> np.ndarray:
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise UserError(f"{name} must be finite, but {(~np.isfinite(array)).sum()} values are not")
+    largest = np.abs(array).max()
+    if largest > LARGEST_CODE:
+        raise UserError(f"{name} must be at most {LARGEST_CODE:g} in size, not {largest:.3g}")
     return array
 
 
 def as_factors(factors: np.ndarray, name: str = "factors") -> np.ndarray:
     """`factors` as int64 [N, F]; UserError unless two-dimensional and of whole numbers."""
-    array = np.asarray(factors)
-    if array.ndim != 2 or array.shape[1] == 0:
+    array = as_array(factors, name)
+    if array.ndim != 2 or array.size == 0:
         raise UserError(f"{name} must be an array [num_points, num_factors], not {array.shape}")
     if not np.isfinite(array).all() or (array != np.floor(array)).any():
         raise UserError(f"{name} must be whole numbers (the index of each factor's value)")
+    if not -(2**63) <= int(array.min()) <= int(array.max()) < 2**63:
+        raise UserError(f"{name} must be whole numbers of 64 bits (the index of a factor's value)")
     return array.astype(np.int64)
 
 
@@ -93,11 +152,11 @@ def split_points(
         if codes_test.shape[1] != codes.shape[1] or factors_test.shape[1] != factors.shape[1]:
             raise UserError("the test points must have as many latents and factors as the others")
         return Split(codes, factors, codes_test, factors_test)
-    if num_train < 1 or num_test < 1:
-        raise UserError(f"num_train and num_test must be positive: {num_train}, {num_test}")
+    num_train = whole_number("num_train", num_train, 1)
+    num_test = whole_number("num_test", num_test, 1)
     total = min(len(codes), num_train + num_test)
     train = min(max(round(total * num_train / (num_train + num_test)), 1), total - 1)
-    order = np.random.default_rng(seed).permutation(len(codes))[:total]
+    order = np.random.default_rng(whole_number("seed", seed, 0)).permutation(len(codes))[:total]
     fit, held_out = order[:train], order[train:]
     return Split(codes[fit], factors[fit], codes[held_out], factors[held_out])
 

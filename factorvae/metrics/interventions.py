@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from factorvae.errors import UserError
+from factorvae.metrics.inputs import as_array, as_codes
 
 Represent = Callable[[np.ndarray], np.ndarray]  # factors int64 [B, F] -> codes [B, D]
 
@@ -16,9 +17,11 @@ def varying_sizes(factor_sizes: Sequence[int]) -> np.ndarray:
 
     Holding a factor of one value is no intervention, and no classifier could tell it.
     """
-    sizes = np.asarray(factor_sizes)
-    if sizes.ndim != 1 or sizes.size == 0 or (sizes < 1).any():
-        raise UserError(f"factor_sizes must be positive numbers, one a factor, not {factor_sizes}")
+    sizes = as_array(factor_sizes, "factor_sizes")
+    if sizes.ndim != 1 or sizes.size == 0 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
+        raise UserError(
+            f"factor_sizes must be positive whole numbers, one a factor, not {factor_sizes}"
+        )
     varying = np.flatnonzero(sizes > 1)
     if varying.size == 0:
         raise UserError("no factor has more than one value: there is nothing to intervene on")
@@ -35,14 +38,12 @@ def sample_factors(
 def represent_all(represent: Represent, factors: np.ndarray) -> np.ndarray:
     """Codes float64 [..., D] of factors [..., F]; UserError for codes of a wrong kind."""
     flat = factors.reshape(-1, factors.shape[-1])
-    codes = np.asarray(represent(flat), dtype=np.float64)
-    if codes.ndim != 2 or len(codes) != len(flat) or codes.shape[1] == 0:
+    codes = as_codes(represent(flat), "the codes of represent")
+    if len(codes) != len(flat):
         raise UserError(
             f"represent must return [{len(flat)}, latent_dim] for as many factors, "
             f"not {codes.shape}"
         )
-    if not np.isfinite(codes).all():
-        raise UserError("represent returned codes that are not finite")
     return codes.reshape(*factors.shape[:-1], -1)
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from factorvae.errors import UserError
-from factorvae.metrics.active import is_active
 from factorvae.metrics.information import equal_width_bins
 from factorvae.metrics.inputs import as_pair, varying_factors
 
@@ -45,7 +44,7 @@ def irs(
         raise UserError(f"quantile must be above 0 and at most 1, not {quantile}")
     varying = varying_factors(factors)
     groups = factors if factor_bins is None else equal_width_bins(factors, factor_bins)
-    active = is_active(np.ptp(codes, axis=0), 0.0)
+    active = np.ptp(codes, axis=0) > 0
     largest = np.abs(codes - codes.mean(axis=0)).max(axis=0)  # [D]
     robustness = np.zeros((codes.shape[1], factors.shape[1]))
     for k in np.flatnonzero(varying):

@@ -53,5 +53,5 @@ def mig(
         "gaps": gaps,
         "mutual_information": information,
         "entropy": total,
-        "estimator": f"{bins} bins" if estimator == "bins" else f"{neighbors} neighbors",
+        "estimator": f"{int(bins)} bins" if estimator == "bins" else f"{int(neighbors)} neighbors",
     }

@@ -10,9 +10,11 @@ from factorvae.metrics.information import equal_width_bins, mutual_information
 from factorvae.metrics.inputs import (
     as_pair,
     labels_of,
+    number,
     split_points,
     standardize,
     varying_factors,
+    whole_number,
 )
 from factorvae.metrics.regression import fit_quietly
 
@@ -94,6 +96,8 @@ def explicitness(
         `explicitness`, `explicitness_train`; `per_factor` [F] (held out; .5 for a factor with one
         value, which is left out of the mean).
     """
+    number("regularization", regularization, above=0)
+    max_iter = whole_number("max_iter", max_iter, 0)
     points = split_points(codes, factors, codes_test, factors_test, num_train, num_test, seed)
     varying = varying_factors(points.factors)
     train, test = standardize(points.codes, points.codes_test)

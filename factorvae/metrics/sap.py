@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.svm import LinearSVC
 
 from factorvae.errors import UserError
-from factorvae.metrics.inputs import Split, split_points, top_gap, varying_factors
+from factorvae.metrics.inputs import Split, number, split_points, top_gap, varying_factors
 
 
 def sap(
@@ -42,6 +42,7 @@ def sap(
         `sap`; `gaps` [F] (0 for a factor with one value, which is left out of the mean);
         `scores` [D, F]; `variant`.
     """
+    number("regularization", regularization, above=0)
     points = split_points(codes, factors, codes_test, factors_test, num_train, num_test, seed)
     varying = varying_factors(points.factors)
     if variant == "discrete":
@@ -71,6 +72,7 @@ def _squared_correlations(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
     factors = factors - factors.mean(axis=0)
     covariance = codes.T @ factors / (len(codes) - 1)
     code_variance, factor_variance = codes.var(axis=0, ddof=1), factors.var(axis=0, ddof=1)
-    known = (code_variance > 1e-12)[:, None] & (factor_variance > 0)
+    varied = (code_variance > 1e-12) & (np.ptp(codes, axis=0) > 0)
+    known = varied[:, None] & (factor_variance > 0)
     product = np.outer(code_variance, factor_variance)
     return np.where(known, covariance**2 / np.where(known, product, 1.0), 0.0)

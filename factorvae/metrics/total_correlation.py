@@ -6,8 +6,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 from factorvae.errors import UserError
-from factorvae.metrics.inputs import as_codes
+from factorvae.metrics.inputs import as_codes, whole_number
 from factorvae.metrics.interventions import ROWS_PER_CALL
+
+# Beyond, a variance or its inverse is no float64.
+LARGEST_LOGVAR = 700.0
 
 
 def gaussian_total_correlation(codes: np.ndarray) -> dict:
@@ -28,7 +31,9 @@ def gaussian_total_correlation(codes: np.ndarray) -> dict:
     correlation = np.eye(codes.shape[1])
     total = 0.0
     if active.sum() > 1:
-        among = np.corrcoef(codes[:, active], rowvar=False)
+        # By powers of two, which changes no digit: squares of very small codes would be 0.
+        exponent = np.frexp(np.abs(codes).max(axis=0))[1]
+        among = np.corrcoef(np.ldexp(codes, -exponent)[:, active], rowvar=False)
         correlation[np.ix_(active, active)] = among
         eigenvalues = np.linalg.eigvalsh(among)
         singular = eigenvalues.min() <= len(among) * np.finfo(np.float64).eps
@@ -55,7 +60,7 @@ def minibatch_total_correlation(
       the M, so that q(z) is too small and the value too low.
 
     Args:
-        mu, logvar: posteriors [M, D], arrays or CPU tensors, of points drawn without replacement.
+        mu, logvar: posteriors [M, D], arrays or tensors, of points drawn without replacement.
         dataset_size: N, at least M.
 
     Returns:
@@ -65,9 +70,12 @@ def minibatch_total_correlation(
     mu, logvar = as_codes(mu, "mu"), as_codes(logvar, "logvar")
     if mu.shape != logvar.shape:
         raise UserError(f"mu and logvar must be of one shape: {mu.shape} and {logvar.shape}")
-    count, latent_dim = mu.shape
-    if dataset_size < count:
-        raise UserError(f"dataset_size must be at least the {count} points given")
+    if np.abs(logvar).max() > LARGEST_LOGVAR:
+        raise UserError(
+            f"logvar must be at most {LARGEST_LOGVAR:g} in size, not {np.abs(logvar).max():.3g}"
+        )
+    count = len(mu)
+    dataset_size = whole_number("dataset_size", dataset_size, count)
     z = mu + np.exp(0.5 * logvar) * generator.standard_normal(mu.shape)
     equal = np.full(count, -math.log(dataset_size * count))
     rest = math.log1p(-1 / dataset_size) - math.log(count - 1) if dataset_size > 1 else -math.inf
@@ -76,7 +84,8 @@ def minibatch_total_correlation(
     for start in range(0, count, rows):
         part = np.arange(start, min(start + rows, count))
         # log q(z_i,d | x_j): [rows, M, D]
-        distance = (z[part, None] - mu) ** 2 / np.exp(logvar)
+        with np.errstate(over="ignore"):  # of a density of 0
+            distance = (z[part, None] - mu) ** 2 / np.exp(logvar)
         log_density = -0.5 * (math.log(2 * math.pi) + logvar + distance)
         own = np.full((len(part), count), rest)
         own[np.arange(len(part)), part] = -math.log(dataset_size)

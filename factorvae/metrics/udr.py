@@ -8,7 +8,7 @@ from sklearn.linear_model import Lasso
 
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
-from factorvae.metrics.inputs import as_codes, standardize
+from factorvae.metrics.inputs import as_codes, number, standardize
 
 
 def udr(
@@ -48,14 +48,20 @@ def udr(
         raise UserError(f"udr needs the KL of every model: {len(kl)} given for {len(codes)}")
     if method not in ("lasso", "spearman"):
         raise UserError(f"method must be lasso or spearman, not {method}")
+    number("alpha", alpha)
     live = []
     for i, model_codes in enumerate(codes):
-        array = as_codes(model_codes)
+        array = as_codes(model_codes, f"codes[{i}]")
         if len(array) != len(codes[0]):
             raise UserError("udr needs the codes of the same images from every model")
         active = np.ptp(array, axis=0) > 0
         if kl is not None:
-            active = active & active_latents(kl=kl[i], min_kl=min_kl)
+            alive = active_latents(kl=kl[i], min_kl=min_kl)
+            if alive.shape != active.shape:
+                raise UserError(
+                    f"kl[{i}] is of {len(alive)} latents, but codes[{i}] of {len(active)}"
+                )
+            active = active & alive
         (standard,) = standardize(array[:, active])
         live.append(standard if method == "lasso" else standardize(rankdata(standard, axis=0))[0])
     pairwise = np.zeros((len(live), len(live)))

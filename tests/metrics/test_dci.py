@@ -237,9 +237,15 @@ def test_the_bar_is_shown_when_asked(codes, factors, capsys):
         {"completeness_weights": "none"},
         {"disentanglement_base": 1},
         {"num_stages": 0},
+        {"num_trees": 0},
+        {"max_depth": 2.5},
+        {"alpha": -1},
+        {"seed": -1},
+        {"seed": 2**32, "estimator": "forest"},
         {"num_test": 0},
     ],
 )
 def test_wrong_settings_are_a_users_mistake(settings, codes, factors):
-    with pytest.raises(UserError):
+    argument = next(iter(settings)).removeprefix("disentanglement_")
+    with pytest.raises(UserError, match=argument):
         dci(codes, factors, **settings)

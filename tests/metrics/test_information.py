@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.feature_selection import mutual_info_classif
 from sklearn.metrics import mutual_info_score
 
@@ -12,7 +13,16 @@ from factorvae.metrics.information import (
     mutual_information,
     mutual_information_knn,
 )
-from factorvae.metrics.inputs import split_points, standardize, top_gap
+from factorvae.metrics.inputs import (
+    LARGEST_CODE,
+    as_codes,
+    as_factors,
+    number,
+    split_points,
+    standardize,
+    top_gap,
+    whole_number,
+)
 
 
 @pytest.fixture
@@ -29,6 +39,13 @@ def test_bins_are_those_of_the_reference(generator):
 
 def test_a_constant_latent_falls_into_one_bin():
     assert len(np.unique(equal_width_bins(np.full((9, 1), 3.7)))) == 1
+
+
+def test_latents_of_neighbouring_numbers_have_bins():
+    """Between 1 and the number after it there is no room for 19 edges."""
+    codes = np.where(np.arange(10) < 5, 1.0, np.nextafter(1.0, 2.0))[:, None]
+    labels = (np.arange(10) < 5).astype(int)[:, None]
+    assert mutual_information(equal_width_bins(codes), labels) == pytest.approx(np.log(2))
 
 
 def test_entropy_of_equal_and_single_values():
@@ -63,6 +80,15 @@ def test_nearest_neighbour_estimate_is_scikit_learns(generator):
     np.testing.assert_allclose(
         mutual_information_knn(codes, labels, 10), np.transpose(expected), atol=1e-2
     )
+
+
+def test_more_neighbours_than_points_are_all_of_a_class(generator):
+    labels = np.arange(900)[:, None] % 3
+    codes = labels + generator.standard_normal((900, 1))
+    ours = mutual_information_knn(codes, labels, 1000)
+    expected = mutual_info_classif(codes, labels[:, 0], n_neighbors=1000, random_state=0)
+    np.testing.assert_allclose(ours[0], expected, atol=1e-2)
+    np.testing.assert_array_equal(ours, mutual_information_knn(codes, labels, 299))
 
 
 def test_nearest_neighbour_estimate_survives_classes_of_one_point():
@@ -118,3 +144,96 @@ def test_split_takes_given_test_points_whole():
 def test_wrong_input_is_a_users_mistake(arguments):
     with pytest.raises(UserError):
         split_points(*arguments, 10, 5, seed=0)
+
+
+VALUES = [[0.5, -2.0], [1.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        VALUES,
+        torch.tensor(VALUES, requires_grad=True),
+        torch.tensor(VALUES, dtype=torch.bfloat16),
+        torch.tensor(VALUES, dtype=torch.float16, requires_grad=True) * 1,
+        np.array(VALUES, np.float16),
+        np.ma.array(VALUES),
+    ],
+)
+def test_codes_of_any_real_type_are_taken_as_they_are(codes):
+    taken = as_codes(codes)
+    assert type(taken) is np.ndarray
+    assert taken.dtype == np.float64
+    np.testing.assert_array_equal(taken, VALUES)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[1.0, 2.0], [3.0]],
+        [["1", "2"], ["3", "4"]],
+        [[1.0, None], [3.0, 4.0]],
+        [[1 + 1j, 2], [3, 4]],
+        torch.ones(2, 2, dtype=torch.complex64),
+        [torch.ones(2, requires_grad=True), torch.ones(3)],
+        np.ma.array(VALUES, mask=[[False, True], [False, False]]),
+        np.array([[1, 2], [3, 4]], "datetime64[s]"),
+        "codes",
+        None,
+    ],
+)
+@pytest.mark.parametrize("check", [as_codes, as_factors])
+def test_what_is_no_array_of_real_numbers_is_refused_by_name(check, values):
+    with pytest.raises(UserError, match="^points_b ") as caught:
+        check(values, "points_b")
+    assert "\n" not in str(caught.value)
+
+
+def test_codes_have_a_largest_size_and_factors_64_bits():
+    largest = np.array([[LARGEST_CODE, 0], [-LARGEST_CODE, 1]])
+    np.testing.assert_array_equal(as_codes(largest), largest)
+    with pytest.raises(UserError, match=r"^codes must be at most 1e\+38 in size, not 1e\+80"):
+        as_codes(largest * 1e42)
+    edges = np.array([[2**63 - 1], [-(2**63)]])
+    np.testing.assert_array_equal(as_factors(edges), edges)
+    for beyond in [1e300, 2.0**63, -(2.0**64)]:
+        with pytest.raises(UserError, match="^factors must be whole numbers"):
+            as_factors(np.array([[0.0], [beyond]]))
+
+
+def test_no_factors_are_refused():
+    with pytest.raises(UserError, match="^factors must be an array"):
+        as_factors(np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize("value", [20, 20.0, np.int8(20), np.float32(20)])
+def test_whole_numbers_of_any_type(value):
+    taken = whole_number("bins", value, 2, 20)
+    assert type(taken) is int
+    assert taken == 20
+
+
+@pytest.mark.parametrize(
+    "value", [20.5, np.nan, np.inf, 1, 21, "20", None, [20], 20j, np.array([20, 20])]
+)
+def test_what_is_no_whole_number_within_limits_is_refused_by_name(value):
+    with pytest.raises(UserError, match="^bins must be a whole number, 2 to 20, not ") as caught:
+        whole_number("bins", value, 2, 20)
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize(
+    "value", [pytest.param(-(10**5000), id="number"), pytest.param("5" * 5000, id="text")]
+)
+def test_a_value_of_many_digits_is_not_echoed(value):
+    with pytest.raises(UserError, match="^bins must be a whole number") as caught:
+        whole_number("bins", value, 2)
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, -np.inf, "0.1", None, 1j])
+def test_what_is_no_number_within_limits_is_refused_by_name(value):
+    with pytest.raises(UserError, match="^alpha must be a number of 0 or more, not "):
+        number("alpha", value)
+    with pytest.raises(UserError, match="^alpha must be a number above 0, not "):
+        number("alpha", 0.0, above=0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from factorvae.errors import UserError
 from factorvae.metrics import beta_vae_score, factor_vae_score
@@ -45,8 +46,12 @@ def test_random_codes_score_by_chance(name):
     assert result[f"{name}_se"] == pytest.approx(expected)
 
 
-def test_constant_codes_cast_no_vote():
-    result = factor_vae_score(lambda f: np.full((len(f), 3), 0.7), SIZES, generator(), **FEW)
+@pytest.mark.parametrize(
+    "settings", [{}, {"min_std": 0}, {"active": torch.ones(3, requires_grad=True)}]
+)
+def test_constant_codes_cast_no_vote(settings):
+    constant = lambda f: torch.full((len(f), 3), 0.7, dtype=torch.bfloat16)  # noqa: E731
+    result = factor_vae_score(constant, SIZES, generator(), **FEW, **settings)
     assert result["factor_vae_score"] == 0
     assert result["num_active"] == result["votes"].sum() == 0
 
@@ -184,6 +189,10 @@ def test_the_generator_settles_everything(name):
         (lambda f: f * 1.0, (3, 0), {}),
         (lambda f: f * 1.0, SIZES, {"num_train": 0}),
         (lambda f: f * 1.0, SIZES, {"batch_size": 0}),
+        (lambda f: f * 1.0, SIZES, {"num_eval": 2.5}),
+        (lambda f: f * 1.0, (3, 2.5), {}),
+        (lambda f: f * 1e80, SIZES, {}),
+        (lambda f: f * 1j, SIZES, {}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

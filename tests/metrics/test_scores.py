@@ -170,6 +170,21 @@ def test_wrong_input_is_a_users_mistake(name, noisy, factors):
 
 
 @pytest.mark.parametrize("name", sorted(LABELLED))
+def test_codes_of_any_size_have_a_score_or_a_reason(name, noisy, factors):
+    codes, factors = noisy[:300], factors[:300]
+    assert all_finite(score(name, codes * 1e37, factors))
+    for size in (1e39, 1e80, 1e300):
+        with pytest.raises(UserError, match=r"^codes must be at most 1e\+38"):
+            score(name, codes * size, factors)
+
+
+def test_a_constant_latent_of_great_size_correlates_with_nothing(noisy, factors):
+    constant = np.full((len(factors), 1), 1e16 / 3)  # its mean is rounded
+    result = sap(np.hstack([noisy, constant]), factors, variant="continuous")
+    np.testing.assert_array_equal(result["scores"][-1], 0)
+
+
+@pytest.mark.parametrize("name", sorted(LABELLED))
 def test_same_seed_same_score_and_no_global_randomness(name, noisy, factors):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first = main(name, noisy[:600], factors[:600])
@@ -317,7 +332,19 @@ def test_infomec_explicitness_and_active_latents(noisy, factors):
     [
         (mig, {"estimator": "kernel"}),
         (mig, {"bins": 1}),
+        (mig, {"bins": 20.5}),
+        (modularity, {"bins": "20"}),
+        (irs, {"factor_bins": 1.5}),
         (mig, {"estimator": "knn", "neighbors": 0}),
+        (mig, {"estimator": "knn", "seed": -1}),
+        (infomec, {"neighbors": 2.5}),
+        (infomec, {"max_iter": -1}),
+        (sap, {"regularization": 0}),
+        (explicitness, {"regularization": -1.0}),
+        (explicitness, {"max_iter": None}),
+        (explicitness, {"seed": "first"}),
+        (sap, {"num_test": 2.5}),
+        (modularity, {"min_std": None}),
         (modularity, {"average": "some"}),
         (modularity, {"min_std": -1.0}),
         (sap, {"variant": "both"}),
@@ -327,5 +354,6 @@ def test_infomec_explicitness_and_active_latents(noisy, factors):
     ],
 )
 def test_wrong_settings_are_a_users_mistake(function, settings, noisy, factors):
-    with pytest.raises(UserError):
+    argument = list(settings)[-1].removeprefix("factor_")  # of irs, whose bins are the others'
+    with pytest.raises(UserError, match=argument):
         function(noisy, factors, **settings)

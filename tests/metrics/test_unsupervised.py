@@ -51,6 +51,17 @@ def test_gaussian_total_correlation_when_degenerate(generator):
     assert gaussian_total_correlation(np.ones((9, 3)))["gaussian_total_correlation"] == 0
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e37])
+def test_gaussian_total_correlation_of_any_size(generator, size):
+    codes = generator.standard_normal((500, 3))
+    codes[:, 2] += codes[:, 0]
+    expected = gaussian_total_correlation(codes)["gaussian_total_correlation"]
+    value = gaussian_total_correlation(codes * size)["gaussian_total_correlation"]
+    assert value == pytest.approx(expected)
+    with pytest.raises(UserError, match="^codes must be at most"):
+        gaussian_total_correlation(codes * 1e200)
+
+
 def posteriors(generator, correlation, count=1500, std=0.3):
     """Posteriors whose aggregate is nearly a Gaussian of unit variances and this correlation."""
     covariance = np.array([[1, correlation], [correlation, 1]]) - std**2 * np.eye(2)
@@ -110,6 +121,35 @@ def test_total_correlation_takes_tensors_and_refuses_nonsense(generator):
         gaussian_total_correlation(np.full((4, 2), np.nan))
 
 
+@pytest.mark.parametrize("logvar", [-700.0, 700.0])
+def test_total_correlation_of_extreme_posteriors_is_a_number(logvar):
+    """Points, or two latents that know nothing of one another."""
+    mu = np.column_stack([np.arange(30.0), np.arange(30.0) % 7])
+    logvars = np.full(mu.shape, logvar)
+    logvars[::2] = 0.0
+    result = minibatch_total_correlation(mu, logvars, 30, np.random.default_rng(0))
+    assert all(math.isfinite(value) for value in result.values())
+
+
+@pytest.mark.parametrize(
+    ("logvar", "dataset_size", "name"),
+    [(1000.0, 60, "logvar"), (-1000.0, 60, "logvar"), (0.0, 60.5, "dataset_size")],
+)
+def test_total_correlation_says_what_is_wrong(logvar, dataset_size, name):
+    mu = np.column_stack([np.arange(30.0), np.arange(30.0)])
+    with pytest.raises(UserError, match=f"^{name} must be"):
+        minibatch_total_correlation(
+            mu, np.full(mu.shape, logvar), dataset_size, np.random.default_rng(0)
+        )
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e16 / 3, -7.7])
+def test_constant_codes_are_dead_whatever_their_rounding(value):
+    codes = np.full((1001, 1), value)
+    assert not active_latents(codes, min_std=0).any()
+    assert active_latents(np.append(codes, 2 * codes, axis=0), min_std=0).all()
+
+
 def test_active_latents_by_spread_and_by_kl():
     codes = np.column_stack([np.tile([0, 1.0], 50), np.tile([0, 0.01], 50), np.ones(100)])
     np.testing.assert_array_equal(active_latents(codes), [True, False, False])
@@ -120,6 +160,10 @@ def test_active_latents_by_spread_and_by_kl():
     for arguments in [{}, {"codes": codes, "kl": codes}, {"kl": np.array([np.nan])}]:
         with pytest.raises(UserError):
             active_latents(**arguments)
+    assert active_latents(kl=torch.ones(2, requires_grad=True)).all()
+    for name in ("min_std", "min_kl"):
+        with pytest.raises(UserError, match=f"^{name} must be a number"):
+            active_latents(**{"kl" if name == "min_kl" else "codes": codes, name: math.nan})
 
 
 @pytest.fixture
@@ -174,8 +218,14 @@ def test_udr_refuses_nonsense(independent):
         ([independent],),
         ([independent, independent[:-1]],),
         ([independent, independent], [np.ones(3)]),
+        ([independent, independent], [np.ones(3), np.ones(4)]),
     ]:
         with pytest.raises(UserError):
             udr(*arguments)
     with pytest.raises(UserError):
         udr([independent, independent], method="pearson")
+    for alpha in (-1, math.nan, "0.1"):
+        with pytest.raises(UserError, match="^alpha must be"):
+            udr([independent, independent], alpha=alpha)
+    with pytest.raises(UserError, match=r"^codes\[1\] must be finite"):
+        udr([independent, independent * np.nan])
