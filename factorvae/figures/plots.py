@@ -303,12 +303,14 @@ def latent_response(
     curves = {factor: np.asarray(mean, dtype=np.float64) for factor, mean in curves.items()}
     largest = max(np.abs(mean).max() for mean in (*maps.values(), *curves.values()))
     limit = max(1.0, np.ceil(2 * largest) / 2)  # one scale for every panel
-    parts = chunks(latent_order(kl), MAX_ROWS)
-    size, row_gap, gap, ticks_width, block_gap = 64, 8, 18, 26, 30
-    panel_widths = {factor: 140 if mean.shape[1] > 8 else 84 for factor, mean in curves.items()}
+    order, dead = latent_order(kl), dead_latents(kl)
+    live = order[~dead[order]] if not dead.all() else order[:1]  # dead ones are a line of text
+    parts = chunks(live, MAX_ROWS)
+    size, row_gap, gap, ticks_width, block_gap = 96, 14, 24, 34, 36
+    panel_widths = {factor: 200 if mean.shape[1] > 8 else 120 for factor, mean in curves.items()}
     block_width = LABEL_WIDTH + len(maps) * (size + gap) + ticks_width
     block_width += sum(panel_widths.values()) + gap * (len(curves) - 1)
-    top, keys_height = HEADER + 18, 46 + 46 * bool(maps)
+    top, keys_height = HEADER + 18, 46 + 46 * bool(maps) + 20 * bool(dead.any())
     width = 2 * MARGIN + len(parts) * (block_width + block_gap) - block_gap
     height = top + len(parts[0]) * (size + row_gap) + keys_height
     layout = FigureLayout(width, height, "Mean of each latent while one factor varies", title)
@@ -324,7 +326,9 @@ def latent_response(
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(True)
                 if row == 0:
-                    layout.text(x, y - 7, f"{pair[0]}→ {pair[1]}↓", size=7.5)
+                    layout.text(x, y - 7, f"{pair[0]} →", size=8.5)
+                if is_last:
+                    layout.text(x, y + size + 14, f"{pair[1]} ↓ (downwards)", size=8.5)
                 x += size + gap
             x += ticks_width
             for factor, mean in curves.items():
@@ -336,6 +340,11 @@ def latent_response(
                 x += panel_widths[factor] + gap
 
     left, y = MARGIN + LABEL_WIDTH, height - keys_height + 30
+    if dead.any():
+        names = ", ".join(f"z{latent}" for latent in order if dead[latent])
+        words = f"dead (KL of {DEAD_KL} or less), at their mean whatever the image: {names}"
+        layout.text(MARGIN, y, words, color=FAINT)
+        y += 20
     if maps:
         _color_scale(layout, left, y, limit)
         layout.text(left - 10, y + 8, "mean", ha="right", size=7.5)
@@ -359,12 +368,20 @@ def _draw_curves(
         x = np.asarray(values, dtype=np.float64)
         for line, style in zip(mean, line_styles(num_groups), strict=True):
             axes.plot(x, line, **style, markevery=max(1, num_values // 6), markersize=3)
-        axes.set_xticks([x[0], x[-1]], [signed(x[0]), signed(x[-1])])
+        axes.set_xticks([x[0], x[-1]], [_angle(x[0]), _angle(x[-1])])
     axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_ylim(-limit * 1.08, limit * 1.08)
     # Ticks away from the ends, where they would meet those of the next row.
     tick = 0.5 if limit < 1.5 else 1 if limit < 3 else 2
     axes.set_yticks([-tick, 0, tick], [signed(-tick), "0", signed(tick)])
+
+
+def _angle(value: float) -> str:
+    """A tick's number; multiples of pi as such."""
+    turns = value / np.pi
+    if value and abs(turns - round(turns)) < 1e-3:
+        return f"{round(turns):d}π".replace("1π", "π").replace("-", "\N{MINUS SIGN}")
+    return signed(value)
 
 
 @styled
@@ -404,7 +421,8 @@ def factor_matrix(
     )
 
     axes = layout.axes(left, top, width, height, label="mutual information")
-    axes.imshow(shares, vmin=0, vmax=1, aspect="auto")
+    largest = max(shares.max(), 1e-3)  # the colours' end, so that small shares differ too
+    axes.imshow(shares, vmin=0, vmax=largest, aspect="auto")
     axes.set_yticks(range(num_factors), factor_names)
     axes.set_xticks([])
     axes.tick_params(length=0)
@@ -421,7 +439,7 @@ def factor_matrix(
         layout.text(left - 4, top - 7, "KL", ha="right", size=7, color=FAINT)
     best_two = np.argsort(-shares, axis=1, kind="stable")[:, :2]
     for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share < 0.5 else "black"
+        color = "white" if share < largest / 2 else "black"
         rank = best_two[row].tolist().index(column) if column in best_two[row] else None
         if rank is not None or not is_wide:
             text = f"{share:.1f}" if is_wide else f"{share:.2f}"
@@ -446,15 +464,16 @@ def factor_matrix(
     note = f"dashed: their mean (MIG) {mean_gap:.3f}"
     layout.text(x, top - 7, note, size=7, color=FAINT)
     y = top + height + 22
-    _color_scale(layout, left, y, 1, low=0)
-    key = "I(latent; factor) / H(factor); the best latent framed, the second dashed"
+    _color_scale(layout, left, y, largest, low=0)
+    key = f"I(latent; factor) / H(factor), colours to the largest, {largest:.2f};"
+    layout.text(left + 150, y + 20, "the best latent framed, the second dashed", size=7.5)
     layout.text(left + 150, y + 8, key, size=7.5)
     return layout.figure
 
 
 @styled
 def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
-    """Reconstruction loss, KL, TC estimate, discriminator accuracy and each latent's KL over steps.
+    """Reconstruction loss, KL, ELBO, TC, discriminator accuracy and each latent's KL over steps.
 
     Args:
         log: columns of a run's log, each [rows]: `step`, `recon`, `kl`, `tc`, `disc_accuracy`, and
@@ -463,16 +482,19 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     """
     log = {name: np.asarray(column, dtype=np.float64) for name, column in log.items()}
     width, height, pitch_x, pitch_y = 270, 170, 340, 232
-    left, top, tall = MARGIN + 44, HEADER + 26, 170 + 232
-    layout = FigureLayout(2 * pitch_x + width + left + 90, top + tall + 50, "Training", title)
+    left, top = MARGIN + 44, HEADER + 26
+    tall = height + pitch_y + 50
+    layout = FigureLayout(2 * pitch_x + width + left + 90, top + tall, "Training", title)
     panels = (
         ("recon", "Reconstruction loss / nats, log scale"),
         ("kl", "KL to the prior / nats"),
+        ("elbo", "ELBO / nats"),
         ("tc", "Total correlation, estimated / nats"),
         ("disc_accuracy", "Discriminator accuracy"),
     )
+    log["elbo"] = -log["recon"] - log["kl"]
     for index, (column, heading) in enumerate(panels):
-        line, place = divmod(index, 2)
+        line, place = divmod(index, 3)
         x, y = left + place * pitch_x, top + line * pitch_y
         axes = layout.axes(x, y, width, height, label=column)
         axes.set_title(heading)
@@ -500,7 +522,7 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
             axes.set_xlabel("step")
     latent_dim = sum(name.startswith("kl_") for name in log)
     by_latent = np.stack([log[f"kl_{latent}"] for latent in range(latent_dim)])
-    axes = layout.axes(left + 2 * pitch_x, top, width, tall, label="kl by latent")
+    axes = layout.axes(left + 2 * pitch_x, top + pitch_y, width, height, label="kl by latent")
     axes.set_title("KL of each latent / nats")
     axes.set_xlabel("step")
     _draw_latent_histories(axes, log["step"], by_latent)
@@ -511,10 +533,10 @@ def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
     """A column of the log, faint, under its running mean."""
     known = np.isfinite(column)
     step, column = step[known], column[known]
-    _step_axis(axes)
     if len(column) == 0:
         _note_absence(axes)
         return
+    _step_axis(axes, step)
     lone = "o" if len(column) == 1 else None
     axes.plot(step, column, color="0.75", linewidth=0.7, marker=lone)
     axes.plot(step, _running_mean(column), color=INK)
@@ -527,10 +549,10 @@ def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
 
 def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) -> None:
     """A line per latent of `by_latent` [latent_dim, rows], named at its right end."""
-    _step_axis(axes)
     if len(step) == 0:
         _note_absence(axes)
         return
+    _step_axis(axes, step)
     last = by_latent[:, -1]
     order, dead = latent_order(last), dead_latents(last)
     live = [latent for latent in order if not dead[latent]]
@@ -539,8 +561,10 @@ def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) 
     for latent, style in zip(live, line_styles(len(live)), strict=True):
         column = _running_mean(by_latent[latent])
         axes.plot(step, column, **style, markevery=(len(step) // 8, max(1, len(step) // 4)))
-    axes.set_ylim(0, max(1e-3, np.nanmax(by_latent[:, len(step) // 20 :])) * 1.04)
-    names = [(last[latent], f"z{latent}") for latent in live]
+    settled = by_latent[:, len(step) // 5 :]  # an early spike leaves the scale to what follows
+    axes.set_ylim(0, max(1e-3, np.nanmax(settled)) * 1.04)
+    ends = [_running_mean(by_latent[latent])[-1] for latent in live]
+    names = sorted(((end, f"z{latent}") for end, latent in zip(ends, live, strict=True)))[::-1]
     if dead.any():
         names.append((0.0, f"{dead.sum()} dead"))
     height = axes.bbox.height
@@ -554,9 +578,13 @@ def _note_absence(axes: Axes) -> None:
     axes.text(0.5, 0.5, "not recorded", ha="center", color=FAINT, transform=axes.transAxes)
 
 
-def _step_axis(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+def _step_axis(axes: Axes, step: np.ndarray) -> None:
+    """Distinct ticks, of which the last is the last step."""
+    first, last = float(step[0]), float(step[-1])
+    ticks = [tick for tick in MaxNLocator(3, integer=True).tick_values(first, last)]
+    near = (last - first) / 5
+    ticks = [tick for tick in ticks if first <= tick <= last - near]
+    axes.set_xticks([*ticks, last], [f"{tick:,.0f}" for tick in (*ticks, last)])
 
 
 def _running_mean(column: np.ndarray) -> np.ndarray:
