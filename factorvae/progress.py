@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from factorvae.errors import printable
+
 Block = TypeVar("Block", bound=Sized)
 SECONDS_BETWEEN_LINES = 10
 STEPS = "{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}"  # the figures fit 80 columns
@@ -27,14 +29,14 @@ class Progress:
         self, total: int | None, done: int = 0, what: str = "", unit: str = "", shown: bool = True
     ) -> None:
         self.first = self.done = done
-        self.total, self.what, self.unit = total, what, unit
+        self.total, self.what, self.unit = total, printable(what), unit
         self.start = self.said = time.monotonic()
         self.shown = shown
         self.bar = None
         if shown and sys.stderr.isatty():
             options = {"unit": unit, "unit_scale": True} if unit else {"bar_format": STEPS}
             self.bar = tqdm(
-                desc=what or None, total=total, initial=done, dynamic_ncols=True, **options
+                desc=self.what or None, total=total, initial=done, dynamic_ncols=True, **options
             )
 
     def __enter__(self) -> "Progress":
@@ -104,4 +106,4 @@ def track(
             progress.tell()
     if progress.bar is None:
         seconds = time.monotonic() - progress.start
-        print(f"{what}: {progress.done:,}{unit} in {seconds:.1f} s", file=sys.stderr)
+        print(f"{progress.what}: {progress.done:,}{unit} in {seconds:.1f} s", file=sys.stderr)

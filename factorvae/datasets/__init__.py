@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -50,8 +51,11 @@ def load_dataset(name: str, data_dir: str | Path = "data", **options: object) ->
 
     name: one of DATASETS, where PATH in 'folder:PATH' is any folder of images. options: the
     loader's own, see there; None and False are as good as not given. Raises UserError for an
-    unknown name, an option that the dataset does not have, and whatever the loader does.
+    unknown name, an option that the dataset does not have, what the system says of a path, and
+    whatever the loader does.
     """
+    if "\0" in f"{name}{data_dir}":
+        raise UserError(f"the paths of {name!r} and {str(data_dir)!r} must not hold a NUL")
     kind, _, path = name.partition(":")
     key = ANY_FOLDER if kind == "folder" and path else name
     if key not in DATASETS:
@@ -63,7 +67,14 @@ def load_dataset(name: str, data_dir: str | Path = "data", **options: object) ->
             those = [name for name, loader in DATASETS.items() if option in options_of(loader)]
             raise UserError(f"{name} has no {option}; it is for {', '.join(those) or 'no dataset'}")
     arguments = (path,) if key == ANY_FOLDER else ()
-    return DATASETS[key](data_dir, *arguments, **options)
+    try:
+        return DATASETS[key](data_dir, *arguments, **options)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        where = os.fsdecode(error.filename)
+        where = where if len(where) <= 300 else f"{where[:100]}...{where[-100:]}"
+        raise UserError(f"cannot read {where}: {error.strerror}") from error
 
 
 def options_of(loader: Callable[..., Dataset]) -> list[str]:

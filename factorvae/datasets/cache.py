@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from factorvae.errors import UserError
+from factorvae.errors import UserError, printable
 from factorvae.progress import track
 
 FORMAT = "factorvae table 2"
@@ -53,14 +53,17 @@ def cached_array(
     it appends their numbers to the list, and later calls put them there again.
 
     Processes that start together each write a file of their own, and the last one renamed stays:
-    their contents are the same. Raises UserError where the file cannot be written.
+    their contents are the same. Raises UserError where the file cannot be written, or `path` is
+    something other than a file.
     """
     recipe = {"format": FORMAT, "shape": shape, "made_from": made_from}
     recipe = json.loads(json.dumps(recipe))  # as the header will say it
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: expected a cache there, or nothing; move it away")
     fault = _fault(path, recipe, left_out is not None) if path.exists() else "is not there yet"
     if fault:
         if path.exists():
-            print(f"{path} {fault}: making it again", file=sys.stderr, flush=True)
+            print(printable(f"{path} {fault}: making it again"), file=sys.stderr, flush=True)
         _write(path, recipe, make_blocks, [] if left_out is None else left_out)
     with path.open("rb") as file:
         rows = _read_header(file)["rows"]
@@ -72,7 +75,10 @@ def cached_array(
 
 def _read_header(file: BinaryIO) -> dict[str, object]:
     """ValueError where there is none."""
-    header = json.loads(file.read(HEADER_BYTES))
+    try:
+        header = json.loads(file.read(HEADER_BYTES))
+    except RecursionError as error:
+        raise ValueError("the header is nested without end") from error
     if not isinstance(header, dict):
         raise ValueError("the header is no JSON object")
     return header
@@ -89,6 +95,8 @@ def _fault(path: Path, recipe: dict[str, object], may_lack_rows: bool) -> str | 
             return "was made from something else"
         if [type(header.get(key)) for key in ("rows", "left_out", "sha256")] != [int, int, str]:
             return "is damaged (incomplete header)"
+        if min(header["rows"], header["left_out"]) < 0:
+            return "is damaged (less than no rows)"
         if header["left_out"] and not may_lack_rows:
             return f"lacks {header['left_out']} of its rows"
         row_bytes = math.prod(recipe["shape"][1:])
@@ -125,7 +133,7 @@ def _passed_before(path: Path, status: os.stat_result, checksum: str) -> bool:
     record = _record_of(path)
     try:
         return json.loads(record.read_bytes()) == _state(status, checksum)
-    except (OSError, ValueError):  # there is none, or it was cut short
+    except (OSError, ValueError, RecursionError):  # there is none, or it was cut short
         return False
 
 

@@ -17,12 +17,13 @@ from factorvae.datasets.image_files import FolderImages, ImageSource, TarImages
 from factorvae.datasets.images import Preparation, image_table
 from factorvae.datasets.published_files import CHAIRS, VIEWS, is_chair, locate
 from factorvae.datasets.table import Dataset, Pixels
+from factorvae.errors import printable
 
 FOLDERS = ("chairs", "3dchairs", ".")
 NAMES = ("chair_id", "azimuth", "elevation")
 CROP = 400  # of 600: the chairs lie in it
 UNTOLD = 255  # in every byte kept of views that the names do not tell
-VIEW = re.compile(r"(?:.*/)?([^/]+)/renders/image_\d+_p(\d+)_t(\d+)_r\d+\.png")
+VIEW = re.compile(r"(?:.*/)?([^/]+)/renders/image_\d+_p(\d{1,3})_t(\d{1,3})_r\d+\.png", re.ASCII)
 
 
 def load_chairs(
@@ -52,7 +53,7 @@ def load_chairs(
     )
     if len(pixels) != CHAIRS * VIEWS:
         print(
-            f"{path}: {len(pixels):,} images; all of 3D Chairs are {CHAIRS * VIEWS:,}",
+            printable(f"{path}: {len(pixels):,} images; all of 3D Chairs are {CHAIRS * VIEWS:,}"),
             file=sys.stderr,
         )
     views = _views(data_dir, source)

@@ -6,9 +6,11 @@ is how a message calls one. Reading archives is safe from several threads.
 """
 
 import functools
+import gzip
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tarfile
 import uuid
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from factorvae.errors import UserError
+from factorvae.errors import UserError, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Of an archive, unpacked: what is larger is a bomb or a mistake.
@@ -67,7 +69,12 @@ class FolderImages:
         }
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        path = self.root / name
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+            raise ValueError("it is no regular file")
+        _check_size(path, path.name, status.st_size)
+        return path.read_bytes()
 
     def place(self, name: str) -> str:
         return str(self.root / name)
@@ -97,7 +104,7 @@ class TarImages:
     """Members of an uncompressed tar, read in place; listed only when their names are needed.
 
     wanted: which names are images of the set. UserError, when listing, for an archive that cannot
-    be read and for a member with a path out of it.
+    be read or holds none of them, and for a member with a path out of it.
     """
 
     def __init__(self, path: Path, wanted: Callable[[str], bool]) -> None:
@@ -109,13 +116,23 @@ class TarImages:
         """Where each one's bytes begin, and how many they are."""
         try:
             with tarfile.open(self.path, "r:") as archive:
-                return {
+                members = {
                     member.name: (member.offset_data, member.size)
                     for member in _tar_members(archive, self.path)
                     if self.wanted(member.name)
                 }
+                end = archive.offset
+            with self.path.open("rb") as file:
+                file.seek(end)
+                if file.read(tarfile.BLOCKSIZE).strip(
+                    b"\0"
+                ):  # where tarfile ends as if it were all
+                    raise tarfile.HeaderError(f"damaged header at byte {end:,}")
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UserError(f"{self.path} is no tar archive, or is cut short: {error}") from error
+        if not members:
+            raise UserError(f"{self.path} holds no images of the set")
+        return members
 
     @property
     def names(self) -> list[str]:
@@ -145,14 +162,16 @@ def _tar_members(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarIn
 def unpack(path: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     """The wanted members of a gzipped tar, put side by side into `folder`, all of them or none.
 
-    UserError for an archive that cannot be read, a path out of it, and members of absurd size.
+    UserError for an archive that cannot be read or belies its checksum, a path out of it, and
+    members of absurd size.
     """
-    print(f"unpacking {path} into {folder}", file=sys.stderr, flush=True)
+    print(printable(f"unpacking {path} into {folder}"), file=sys.stderr, flush=True)
     partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.partial")
     total = 0
     try:
         partial.mkdir(parents=True)
-        with tarfile.open(path, "r|gz") as archive:
+        # Not "r|gz", which never compares the checksum at the end.
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in _tar_members(archive, path):
                 if not wanted(member.name):
                     continue
@@ -160,12 +179,19 @@ def unpack(path: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
                 _check_size(path, member.name, member.size, total)
                 flat = member.replace(name=PurePosixPath(member.name).name)
                 archive.extract(flat, partial, filter="data")
+            _read_to_end(stream, path)
         if not folder.exists():  # another process may have been faster
             partial.rename(folder)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is no tar.gz, or is cut short or damaged: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_to_end(stream: gzip.GzipFile, path: Path) -> None:
+    """What follows a tar's last member is padding; at its end gzip compares its checksum."""
+    while stream.read(1 << 20):
+        _check_size(path, "its content", 0, stream.tell())
 
 
 def _check_size(path: Path, name: str, size: int, total: int = 0) -> None:

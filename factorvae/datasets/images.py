@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.image_files import ImageSource
-from factorvae.errors import UserError
+from factorvae.datasets.png import check_png
+from factorvae.errors import UserError, printable
 from factorvae.progress import track
 
 SIZES = (32, 64, 128, 256)
@@ -31,6 +32,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 ORIENTATION = 0x0112  # the EXIF tag
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+class CropTooLarge(ValueError):
+    """An image has no room for the square that is to be cut out."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def image_table(
         left_out if skip_bad_images else None,
     )
     if left_out:
-        names = ", ".join(source.names[number] for number in left_out)
+        names = printable(", ".join(source.names[number] for number in left_out))
         total = len(pixels) + len(left_out)
         print(f"left out {len(left_out)} of {total} images: {names}", file=sys.stderr)
     return pixels, left_out
@@ -157,20 +162,23 @@ def _decode_one(source: ImageSource, name: str, preparation: Preparation) -> np.
         told = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             told = "not an image"
-        return UserError(
-            f"{source.place(name)}: {told}: expected a sound image; --skip_bad_images leaves it out"
-        )
+        if not isinstance(error, CropTooLarge):
+            told += ": expected a sound image"
+        return UserError(f"{source.place(name)}: {told}; --skip_bad_images leaves it out")
 
 
 def decode(data: bytes, preparation: Preparation) -> np.ndarray:
     """One encoded image as uint8 [C, H, W]: upright, over white, cropped and resized.
 
-    Raises ValueError for an image too small for its crop, too large to be one, or with pixels that
-    are neither 8 nor 16 bits deep, and whatever Pillow raises.
+    Raises ValueError for an image too small for its crop, too large to be one, a PNG that belies
+    its checksums, or pixels that are neither 8 nor 16 bits deep, and whatever Pillow raises.
     """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are more than {MOST_PIXELS:,}")
+        if image.format == "PNG":
+            # At most four channels of 16 bits, and a filter's byte for a row of one pixel.
+            check_png(data, 9 * image.width * image.height)
         if image.getexif().get(ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
         return fit(_eight_bits_over_white(image), preparation)
@@ -196,7 +204,10 @@ def fit(image: Image.Image, preparation: Preparation) -> np.ndarray:
     side = min(image.size) if preparation.crop is None else preparation.crop
     left, top = (image.width - side) // 2, (image.height - side) // 2
     if left < 0 or top < 0:
-        raise ValueError(f"{image.width}x{image.height} pixels have no square of {side}")
+        raise CropTooLarge(
+            f"{image.width}x{image.height} pixels have no square of {side}: expected --crop "
+            f"{min(image.size)} or less"
+        )
     # Cropped first: `resize` with a box would let the filter reach over the square's edge.
     image = image.crop((left, top, left + side, top + side))
     size = preparation.image_size

@@ -1,5 +1,6 @@
 """Arrays of an npz file, read a few rows at a time and never unpickled."""
 
+import lzma
 import struct
 import zipfile
 import zlib
@@ -9,8 +10,8 @@ import numpy as np
 
 # What zipfile, zlib and numpy raise for a file that is cut, damaged or something else.
 UNREADABLE = (
-    *(OSError, EOFError, KeyError, ValueError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(OSError, EOFError, KeyError, ValueError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
 
 
@@ -19,14 +20,19 @@ def open_array(
 ) -> tuple[zipfile.ZipExtFile, np.dtype, tuple[int, ...]]:
     """A member npy opened at its first value, its type and shape.
 
-    ValueError unless the shape is one of `shapes` and the type's kind one of `kinds`.
+    ValueError for a header that cannot be read, and unless the shape is one of `shapes` and the
+    type's kind one of `kinds`.
     """
     file = archive.open(f"{name}.npy")
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        header = np.lib.format.read_array_header_1_0(file)
-    else:
-        header = np.lib.format.read_array_header_2_0(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0(file)
+        else:
+            header = np.lib.format.read_array_header_2_0(file)
+    except Exception as error:  # numpy raises nearly anything at damaged headers
+        told = " ".join(str(error).split()) or "it ends early"
+        raise ValueError(f"the header of {name}: {told}") from error
     shape, fortran_order, dtype = header
     if shape not in shapes or fortran_order or dtype.kind not in kinds:
         raise ValueError(f"{name} is {dtype} {shape}")

@@ -147,8 +147,9 @@ def locate(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...], dat
     """The first of `names` that is in one of the folders below data_dir; UserError if none is."""
     for folder in folders:
         for name in names:
-            if (data_dir / folder / name).exists():
-                return data_dir / folder / name
+            path = data_dir / folder / name
+            if path.is_file() or path.is_dir():  # a pipe would never end
+                return path
     raise UserError(
         f"{' or '.join(names)} is in none of {', '.join(str(data_dir / f) for f in folders)}: "
         f"{how_to_get(dataset, data_dir)}"

@@ -1,8 +1,10 @@
 """dSprites from its cache and from the official file, on a small part of the set."""
 
 import hashlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -111,6 +113,8 @@ def test_second_start_draws_nothing_and_writes_nothing(tmp_path, monkeypatch, ca
         (lambda data: data + b"\0", "is damaged (wrong size)"),
         (lambda data: data[:100], "is damaged (unreadable header)"),
         (lambda data: b"", "is damaged (unreadable header)"),
+        (lambda data: b"[" * 4096 + data[4096:], "is damaged (unreadable header)"),
+        (lambda data: b'{"a":' * 819 + data[4095:], "is damaged (unreadable header)"),
         (lambda data: bytes(4096) + data[4096:], "is damaged (unreadable header)"),
         (lambda data: b"\xff" * 4096 + data[4096:], "is damaged (unreadable header)"),
         (lambda data: b"[]".ljust(4096) + data[4096:], "is damaged (unreadable header)"),
@@ -296,6 +300,50 @@ DAMAGED_CONTENT = {
 def test_official_file_with_other_content_is_refused(tmp_path, case):
     path = write_official(tmp_path / OFFICIAL_FILE, **DAMAGED_CONTENT[case])
     assert_refused(tmp_path, path)
+
+
+HEADER = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1152, 64, 64), }"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER.replace(b"}", b""),
+        b"{[1]: 2}",
+        HEADER.replace(b"'shape'", b"3"),
+        HEADER.replace(b"(1152", b"(" * 3000),
+        HEADER.replace(b"(1152, 64, 64)", b"1152"),
+        HEADER.replace(b"1152", b"9" * 5000),
+        HEADER.replace(b"'|u1'", b"('|u1',"),
+        HEADER.replace(b"'|u1'", b"[('a', '|u1', {})]"),
+        b"\0" * 64,
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::SyntaxWarning")
+def test_a_damaged_npy_header_is_refused(tmp_path, header):
+    path = write_official(tmp_path / OFFICIAL_FILE, imgs=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        start = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little")
+        archive.writestr("imgs.npy", start + header + b"\n" + PIXELS.tobytes())
+    assert_refused(tmp_path, path)
+
+
+def test_a_damaged_lzma_member_is_refused(tmp_path):
+    path = tmp_path / OFFICIAL_FILE
+    buffer = io.BytesIO()
+    np.save(buffer, PIXELS)
+    write_official(path, imgs=None)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("imgs.npy", buffer.getvalue())
+        start = archive.getinfo("imgs.npy").header_offset + 30 + len("imgs.npy")
+    sound = path.read_bytes()
+    assert load(tmp_path).source == "official"
+    shutil.rmtree(tmp_path / "dsprites")
+    for place in (2, 4, 10, 40):  # size of the properties, the properties, the stream
+        data = bytearray(sound)
+        data[start + place] ^= 255
+        path.write_bytes(data)
+        assert_refused(tmp_path, path)
 
 
 def cut(data):

@@ -262,6 +262,41 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "cars3d" / "cars").exists()
 
 
+def test_a_tar_gz_of_which_any_byte_is_changed_is_refused(tmp_path):
+    write_cars3d(tmp_path / "sound", cars=1)
+    sound = (tmp_path / "sound/cars3d/nips2015-analogy-data.tar.gz").read_bytes()
+    # The checksum, the number of bytes, and places all over the stream; the header's time and
+    # name are under no checksum.
+    for place in (-8, -1, *range(len(sound) // 8, len(sound) - 8, len(sound) // 8)):
+        changed = bytearray(sound)
+        changed[place] ^= 16
+        folder = tmp_path / f"{place}" / "cars3d"
+        folder.mkdir(parents=True)
+        (folder / "nips2015-analogy-data.tar.gz").write_bytes(changed)
+        assert_refused("cars3d", folder.parent, "nips2015-analogy-data.tar.gz", "damaged")
+        assert not (folder / "cars").exists()
+
+
+def test_the_checksum_alone_tells_a_changed_car(tmp_path):
+    """Stored, so that nothing but the checksum at the end of the file can tell."""
+    path = tmp_path / "cars3d" / "nips2015-analogy-data.tar.gz"
+    write_cars3d(tmp_path)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert_refused("cars3d", tmp_path, path.name, "damaged", "CRC check failed")
+
+
+def test_padding_without_end_behind_a_tar_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "cars3d" / "nips2015-analogy-data.tar.gz"
+    write_cars3d(tmp_path, cars=1)
+    plain = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(plain + bytes(1 << 23), compresslevel=1))
+    monkeypatch.setattr("factorvae.datasets.image_files.LARGEST_ARCHIVE_BYTES", len(plain) + 1)
+    assert_refused("cars3d", tmp_path, path.name, "bytes unpacked")
+
+
 # SmallNORB
 
 
@@ -371,6 +406,47 @@ def test_chairs_of_other_names_have_no_factors(tmp_path):
     write_chairs(tmp_path, files=files)
     ds = load("chairs", tmp_path)
     assert (ds.factor_space, ds.factors, ds.factor_names, len(ds)) == (None, None, (), 18)
+
+
+def test_a_view_of_thirty_digits_is_no_view(tmp_path):
+    files = {name.replace("_p020", f"_p{'2' * 30}"): v for name, v in chair_files().items()}
+    write_chairs(tmp_path, files=files)
+    ds = load("chairs", tmp_path)
+    assert (ds.factor_space, ds.factors, len(ds)) == (None, None, 18)
+
+
+def test_a_tar_without_chairs_is_refused(tmp_path):
+    write_chairs(tmp_path, files={})
+    assert_refused("chairs", tmp_path, "rendered_chairs.tar holds no images")
+
+
+def test_a_tar_with_a_damaged_header_is_refused(tmp_path):
+    write_chairs(tmp_path)
+    path = tmp_path / "chairs" / "rendered_chairs.tar"
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[9].offset
+    data = bytearray(path.read_bytes())
+    data[place + 5] ^= 1
+    path.write_bytes(data)
+    assert_refused("chairs", tmp_path, "rendered_chairs.tar", f"damaged header at byte {place:,}")
+
+
+@pytest.mark.parametrize("name", ["rendered_chairs", "rendered_chairs.tar"])
+def test_a_pipe_in_place_of_the_files_is_none(tmp_path, name):
+    (tmp_path / "chairs").mkdir()
+    os.mkfifo(tmp_path / "chairs" / name)
+    assert_refused("chairs", tmp_path, "is in none of")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("celeba", "list_attr_celeba.txt"), ("shapes3d", "3dshapes.h5")]
+)
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path, name, file):
+    WRITERS[name](tmp_path)
+    (path,) = tmp_path.rglob(file)
+    path.unlink()
+    path.mkdir()
+    assert_refused(name, tmp_path, str(path))
 
 
 def test_chairs_second_start_does_not_list_the_tar(tmp_path, monkeypatch):

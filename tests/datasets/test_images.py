@@ -175,12 +175,33 @@ def png_of_size(width, height):
     return bytes(image)
 
 
+def with_pixels(image, change):
+    """A PNG of sound chunks, whose compressed pixels are changed."""
+    start = image.index(b"IDAT")
+    end = start + 4 + int.from_bytes(image[start - 4 : start], "big")
+    assert image[end + 8 : end + 12] == b"IEND"
+    chunk = b"IDAT" + change(image[start + 4 : end])
+    size, checksum = len(chunk) - 4, zlib.crc32(chunk)
+    parts = image[: start - 4], size.to_bytes(4, "big"), chunk, checksum.to_bytes(4, "big")
+    return b"".join((*parts, image[end + 4 :]))
+
+
 SOUND = encoded(pictures(1, 64, 64)[0])
 BAD = {
     "truncated": (SOUND[: len(SOUND) // 2], ""),
     "undecodable": (b"<html>not found</html>", "not an image"),
     "empty": (b"", "not an image"),
-    "flipped": (SOUND[:60] + bytes([SOUND[60] ^ 255]) + SOUND[61:], ""),
+    "flipped": (
+        SOUND[:60] + bytes([SOUND[60] ^ 255]) + SOUND[61:],
+        "checksum of its chunk b'IDAT'",
+    ),
+    "without its end": (SOUND[:-12], "ends before its last chunk"),
+    "pixels cut": (with_pixels(SOUND, lambda pixels: pixels[:-1]), "its pixels end early"),
+    "pixels changed": (with_pixels(SOUND, lambda pixels: pixels[:-1] + b"\0"), "data check"),
+    "pixels without end": (
+        with_pixels(SOUND, lambda pixels: zlib.compress(bytes(1 << 21))),
+        "its pixels are more than 36,864 bytes",
+    ),
     "large": (png_of_size(9000, 9000), "9000x9000 pixels are more than"),
     "bomb": (png_of_size(60000, 60000), "bomb"),
     "float": (
@@ -188,7 +209,6 @@ BAD = {
         "floating point",
     ),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-    "small": (encoded(pictures(1, 20, 20)[0]), "20x20 pixels have no square of 60"),
 }
 
 
@@ -206,6 +226,109 @@ def test_a_bad_image_is_one_line_and_no_cache(folder, case, capsys):
     assert message.endswith("expected a sound image; --skip_bad_images leaves it out")
     assert caches(folder) == {}
     assert "Warning" not in capsys.readouterr().err
+
+
+def test_a_crop_that_is_too_large_is_told_by_its_flag(folder):
+    with pytest.raises(UserError, match="64x64 pixels have no square of 1000: expected --crop 64"):
+        load(folder, crop=1000)
+    assert caches(folder) == {}
+
+
+def test_every_change_of_a_png_is_found_or_changes_nothing():
+    sound = decode(SOUND, WHOLE)
+    generator = np.random.default_rng(0)
+    found = 0
+    for place in generator.integers(0, len(SOUND), 300):
+        changed = bytearray(SOUND)
+        changed[place] ^= 1 << generator.integers(8)
+        try:
+            assert np.array_equal(decode(bytes(changed), WHOLE), sound)
+        except (ValueError, OSError, SyntaxError, zlib.error):
+            found += 1
+    assert found > 290
+
+
+def test_pngs_of_every_kind_pass_their_checksums():
+    pixels = pictures(1, 700, 700)[0]  # several chunks of pixels
+    data = encoded(pixels, compress_level=0)
+    assert data.count(b"IDAT") > 1
+    assert np.array_equal(
+        decode(data, Preparation(crop=64)), pixels[318:382, 318:382].transpose(2, 0, 1)
+    )
+    thin = np.full((1000, 1), 7, np.uint8)
+    assert (decode(encoded(thin), WHOLE) == 7).all()
+    assert np.array_equal(decode(data + b"more", WHOLE), decode(data, WHOLE))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_no_image(folder, kind, capsys):
+    path = folder / "1" / "endless.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="endless.png: it is no regular file: expected a sound"):
+        load(folder)
+    assert len(load(folder, skip_bad_images=True)) == 200
+    assert "left out 1 of 201 images: 1/endless.png" in capsys.readouterr().err
+
+
+def test_a_file_of_absurd_size_is_not_read(folder, monkeypatch):
+    monkeypatch.setattr("factorvae.datasets.image_files.LARGEST_MEMBER_BYTES", 1 << 20)
+    with (folder / "large.png").open("wb") as file:
+        file.truncate((1 << 20) + 1)
+    with pytest.raises(UserError, match="large.png would be 1,048,577 bytes"):
+        load(folder)
+
+
+def test_a_name_cannot_reach_the_terminal(folder, capsys):
+    write_tree(folder, {"\x1b[31mred\nnext\u202e.png": b"no image"})
+    escaped = r"\x1b[31mred\nnext\u202e.png"
+    with pytest.raises(UserError) as refusal:
+        load(folder)
+    assert str(refusal.value).startswith(f"{folder}/{escaped}: not an image")
+    for _ in range(2):
+        load(folder, skip_bad_images=True)
+        told = capsys.readouterr().err
+        assert f"left out 1 of 201 images: {escaped}\n" in told
+        assert "\x1b[31m" not in told and "\u202e" not in told
+
+
+def test_a_folder_of_odd_name_is_told_in_escapes(folder, capsys):
+    odd = folder.rename(folder.with_name("\x1b]0;title\x07"))
+    load(odd)
+    told = capsys.readouterr().err
+    assert r"\x1b]0;title\x07" in told and "\x1b]" not in told
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("~nosuchuser/x", "~nosuchuser/x is not there"),
+        ("x" * 5000, "File name too long"),
+        ("/".join(["x" * 200] * 50), "File name too long"),
+        ("a\0b", "NUL"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_short_line(tmp_path, monkeypatch, path, told):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told) as refusal:
+        load_dataset(f"folder:{path}", tmp_path / "data")
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 700
+
+
+def test_a_data_directory_of_too_long_a_name_is_one_short_line():
+    for name in ("dsprites", "shapes3d", "celeba", "rooms"):
+        with pytest.raises(UserError, match="File name too long") as refusal:
+            load_dataset(name, "x" * 5000)
+        assert len(str(refusal.value)) < 700
+
+
+def test_a_folder_of_the_longest_name_has_a_cache(folder):
+    long = folder.rename(folder.with_name("é" * 127))
+    first = everything(load(long))
+    assert len(caches(long)) == 1
+    assert np.array_equal(everything(load(long)), first)
 
 
 def test_a_bad_image_leaves_an_older_cache_as_it_was(folder):

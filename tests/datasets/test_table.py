@@ -150,6 +150,24 @@ def test_a_record_of_another_file_is_not_believed(path, monkeypatch):
     assert np.array_equal(open_cache(path), IMAGES)
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_in_place_of_a_cache_is_refused(path, kind):
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(UserError, match="set.table is no file: expected a cache there, or nothing"):
+        open_cache(path)
+    assert path.exists()
+
+
+def test_a_cache_of_less_than_no_rows_is_made_again(path, capsys):
+    open_cache(path)
+    header = json.loads(path.read_bytes()[: cache.HEADER_BYTES])
+    row_bytes = 3 * 8 * 8
+    header |= {"rows": -1, "left_out": 2 * row_bytes // 8, "sha256": "0" * 64}
+    path.write_bytes(json.dumps(header).encode().ljust(cache.HEADER_BYTES) + bytes(row_bytes))
+    assert np.array_equal(open_cache(path), IMAGES)
+    assert "less than no rows" in capsys.readouterr().err
+
+
 def test_a_header_that_does_not_fit_is_an_error(path):
     with pytest.raises(ValueError, match="header of .* would take"):
         open_cache(path, made_from="x" * 5000)

@@ -1,0 +1,32 @@
+"""How a user's mistake is told."""
+
+import os
+
+import pytest
+
+from factorvae.errors import UserError, printable, run_script
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("data/Bilder für Ölöfen 鳥.png", "data/Bilder für Ölöfen 鳥.png"),
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("one\ntwo\r\tthree\0", r"one\ntwo\r\tthree\x00"),
+        ("\x9b31m\u202egnp.\u2028", r"\x9b31m\u202egnp.\u2028"),
+        (os.fsdecode(b"\xff.png"), r"\udcff.png"),
+        (r"C:\new 'x'", r"C:\new 'x'"),
+    ],
+)
+def test_what_a_terminal_obeys_is_escaped(text, shown):
+    assert printable(text) == shown
+    assert printable(shown) == shown
+    assert str(UserError(text)) == f"{UserError(text)}" == shown
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_two(capsys):
+    def main():
+        raise UserError("no folder \x1b[31m\nred")
+
+    assert run_script(main) == 2
+    assert capsys.readouterr() == ("", "error: no folder \\x1b[31m\\nred\n")
