@@ -1,8 +1,9 @@
 // The page: who asks the network (Client), what is shown (State), and the parts that show it.
 //
-// Parts know the state and not each other. Each is told of every change by its reason, one of
-// "code" (z), "hand" (which latent is in hand), "source" (the image that the code comes from),
-// "ends" (the two images to go between) and "factors" (the true factors asked for).
+// Parts know the state and not each other. Each is told of every change by its reason: "code" (z),
+// "hand" (which latent is in hand), "source" (the image that the code comes from), "ends" (the two
+// images to go between), "factors" (the true factors of the image) or "asked" (true factors whose
+// image and code are yet to be made).
 "use strict";
 
 // --- the network, asked from here ----------------------------------------------------------------
@@ -83,7 +84,9 @@ class State {
     this.parts = [];
     this.z = Float32Array.from(model.images[0].code);
     this.hand = model.latents[0].index;
+    this.picture = null; // what z decodes to, where that is known already
     this.source = null; // { name, code, picture }, null for a code that comes from no image
+    this.home = null; // the last source: where a reset leads
     this.ends = [endOfImage(model, 0), endOfImage(model, Math.min(1, model.images.length - 1))];
     this.factors = model.drawing ? [...model.images[0].factors] : null;
   }
@@ -96,6 +99,7 @@ class State {
 
   setLatent(latent, value) {
     this.z[latent] = value;
+    this.picture = null;
     const reasons = this.hold(latent);
     this.changed(...reasons, "code");
   }
@@ -110,22 +114,21 @@ class State {
     return ["hand"];
   }
 
-  setCode(code) {
+  // A code that comes from `source`, or from no image.
+  setCode(code, source = null, picture = null) {
     this.z = Float32Array.from(code);
-    this.changed("code");
-  }
-
-  setSource(source) {
+    this.picture = picture;
     this.source = source;
-    this.changed("source");
+    this.home = source || this.home;
+    this.changed("source", "code");
   }
 
   // An image and its code; its factors too where they are known.
   start(source) {
-    this.source = source;
-    this.z = Float32Array.from(source.code);
-    if (this.factors && source.factors) this.factors = [...source.factors];
-    this.changed("source", "code", "factors");
+    this.setCode(source.code, source);
+    if (!this.factors || !source.factors) return;
+    this.factors = [...source.factors];
+    this.changed("factors");
   }
 
   setEnd(place, end) {
@@ -135,7 +138,7 @@ class State {
 
   setFactor(factor, index) {
     this.factors[factor] = index;
-    this.changed("factors", "asked");
+    this.changed("asked");
   }
 
   // The fragment of the page's address. Codes are lists of numbers, images of the page i0, i1, ...
@@ -168,7 +171,9 @@ class State {
     this.z = Float32Array.from(code);
     this.hand = whole(given.get("hand"), model.network.latents) ?? this.hand;
     const image = whole(given.get("image"), model.images.length);
+    this.picture = null;
     this.source = image === null ? null : sources[image];
+    this.home = this.source || this.home || sources[0];
     this.ends = this.ends.map((old, place) => end(given.get(["from", "to"][place])) || old);
     if (this.factors) {
       const asked = (given.get("factors") || "").split(",");
@@ -205,15 +210,6 @@ function drawn(tag, attributes, text) {
 function signed(value, digits = 2) {
   const text = Math.abs(value).toFixed(digits);
   return value < 0 && +text !== 0 ? `\u2212${text}` : text;
-}
-
-// A factor's value; turns are told in π.
-function valueText(value) {
-  const turns = value / Math.PI;
-  if (value !== 0 && Math.abs(turns - Math.round(turns)) < 1e-6) {
-    return `${Math.round(turns) === 1 ? "" : Math.round(turns)}π`;
-  }
-  return String(+value.toFixed(2)).replace("-", "\u2212");
 }
 
 // Makes a canvas ready for pictures of the model's size.
@@ -262,6 +258,7 @@ class Stage {
     this.decoded = prepareCanvas(byId("decoded"), network);
     this.original = prepareCanvas(byId("original"), network);
     this.frames = 0;
+    this.known = 0; // pictures that were there without a question
   }
 
   changed(reason) {
@@ -270,8 +267,11 @@ class Stage {
   }
 
   async decode() {
-    const pixels = await this.client.ask("picture", "decode", this.state.z);
-    if (pixels === null) return;
+    const { picture, z } = this.state;
+    if (picture !== null) this.known++;
+    const { known } = this;
+    const pixels = picture || await this.client.ask("picture", "decode", z);
+    if (pixels === null || known !== this.known) return; // overtaken
     paint(this.decoded, pixels, this.state.model.network.imageChannels);
     this.frames++;
   }
@@ -324,8 +324,7 @@ class Latents {
     dead.hidden = count === 0;
     dead.open = count === latents.length;
     dead.querySelector("summary").textContent =
-      `${count} dead latent${count === 1 ? "" : "s"}: the decoder is told nothing by ` +
-      (count === 1 ? "it" : "them");
+      `${count} dead latent${count === 1 ? "" : "s"} (KL of ${state.model.deadKl} or less)`;
   }
 
   makeRow(latent) {
@@ -338,16 +337,12 @@ class Latents {
     band.style.setProperty("--low", share(latent.low));
     band.style.setProperty("--high", share(latent.high));
     const role = `KL ${latent.kl.toFixed(2)}${latent.role ? `, ${latent.role}` : ""}`;
-    const range = `98 % of codes lie between ${signed(latent.low)} and ${signed(latent.high)}`;
-    const known = latent.known.map(([name, part]) =>
-      `knows ${Math.round(100 * part)} % of ${name}`);
     const roleId = `${id}-role`;
     const output = element("output", { htmlFor: id });
     const row = element(
       "div", { className: "row" },
       element("label", { htmlFor: id, textContent: id }),
-      element("span", { className: "role", id: roleId, textContent: role,
-        title: [range, ...known].join("; ") }),
+      element("span", { className: "role", id: roleId, textContent: role }),
       element("div", { className: "slider" }, band, element("span", { className: "zero" }), input),
       output,
     );
@@ -441,9 +436,18 @@ class Traversal {
 
   changed(reason) {
     if (reason !== "code" && reason !== "hand") return;
+    if (reason === "hand") this.describe();
     this.strip.show();
     const apart = this.values.map((value) => Math.abs(value - this.state.z[this.state.hand]));
     this.strip.press(apart.indexOf(Math.min(...apart)));
+  }
+
+  describe() {
+    const latent = this.state.model.latents.find(({ index }) => index === this.state.hand);
+    const known = latent.known.map(([name, share]) => `${Math.round(100 * share)} % of ${name}`);
+    byId("hand-note").textContent =
+      `98 % of the dataset's codes lie between ${signed(latent.low)} and ${signed(latent.high)}.` +
+      (known.length ? ` The latent knows ${known.join(" and ")}.` : "");
   }
 }
 
@@ -484,7 +488,6 @@ class Blend {
 
   go(share) {
     this.slider.value = share;
-    this.state.setSource(null);
     this.state.setCode(this.code(share));
   }
 
@@ -642,39 +645,38 @@ class Factors {
   }
 
   changed(reason) {
-    const { drawing } = this.state.model;
-    if (drawing === null) return;
-    if (reason === "factors") {
-      this.rows.forEach(({ input, output }, factor) => {
-        const index = this.state.factors[factor];
-        const text = drawing.labels[factor]?.[index] ?? valueText(drawing.values[factor][index]);
-        input.value = index;
-        output.textContent = text;
-        input.setAttribute("aria-valuetext", text);
-      });
-      this.show();
-    }
-    if (reason === "asked") this.takeCode = true;
+    if (this.state.model.drawing === null || (reason !== "factors" && reason !== "asked")) return;
+    this.asked = reason === "asked";
+    this.label();
+    this.show(this.asked);
   }
 
-  async show() {
+  label() {
+    const { drawing } = this.state.model;
+    this.rows.forEach(({ input, output }, factor) => {
+      const index = this.state.factors[factor];
+      const text = drawing.labels[factor][index];
+      input.value = index;
+      output.textContent = text;
+      input.setAttribute("aria-valuetext", text);
+    });
+  }
+
+  // Draw, encode and decode; the page takes the code if it was `asked` for and still is.
+  async show(asked) {
     const { state, client } = this;
     const { drawing, network } = state.model;
     const factors = [...state.factors];
-    this.takeCode = false;
     const pixels = drawSprite(drawing, factors);
     paint(this.picture, pixels, network.imageChannels);
     const posterior = await client.ask("encode", "encode", pixels);
     if (posterior === null) return;
-    const code = Array.from(posterior.subarray(0, network.latents));
-    if (this.takeCode) {
-      this.takeCode = false;
-      state.source = { name: "true picture", code, picture: this.picture, factors };
-      state.setSource(state.source);
-      state.setCode(code);
-    }
+    const code = posterior.slice(0, network.latents);
     const shown = await client.ask("factors", "decode", code);
-    if (shown !== null) paint(this.reconstruction, shown, network.imageChannels);
+    if (shown === null) return;
+    paint(this.reconstruction, shown, network.imageChannels);
+    if (!asked || !this.asked) return;
+    state.setCode(code, { name: "true picture", code, picture: this.picture, factors }, shown);
   }
 }
 
@@ -788,10 +790,9 @@ async function start() {
     new OwnImage(state, client),
   );
   byId("random").addEventListener("click", () => {
-    state.setSource(null);
     state.setCode(Array.from({ length: model.network.latents }, standardNormal));
   });
-  byId("reset").addEventListener("click", () => state.start(state.source || sources[0]));
+  byId("reset").addEventListener("click", () => state.start(state.home));
   if (!state.fromHash(location.hash, sources)) {
     state.changed("ends", "hand");
     state.start(sources[0]);
