@@ -471,7 +471,7 @@ class Blend {
         const own = select.value === "code";
         state.setEnd(place, own ? { code: [...state.z] } : endOfImage(state.model, +select.value));
       });
-      const take = element("button", { type: "button", textContent: "Take the current code" });
+      const take = element("button", { type: "button", textContent: "Take current code" });
       take.setAttribute("aria-label", `${which}: take the current code`);
       take.addEventListener("click", () => state.setEnd(place, { code: [...state.z] }));
       const caption = element("strong", { textContent: which });
