@@ -20,12 +20,18 @@ from PIL import Image
 from torch import Tensor
 
 from factorvae.datasets import Dataset
-from factorvae.factor_roles import choose_images, image_name, shape_factor, shape_names
+from factorvae.figures.plots import DEAD_KL, dead_latents, latent_order
+from factorvae.figures.traversal import (
+    balanced_factors,
+    choose_images,
+    factor_response,
+    image_name,
+    shape_factor,
+    shape_names,
+)
 from factorvae.metrics.information import entropy, equal_width_bins, mutual_information
 from factorvae.models import VAE, conv_channels
 from factorvae.objective import kl_per_latent, reparameterize
-from factorvae.plots import DEAD_KL, dead_latents, latent_order
-from factorvae.responses import balanced_factors, factor_response
 
 # int [B] images -> mu and logvar, float [B, latent_dim] each.
 Posterior = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -19,10 +19,10 @@ from PIL import Image
 
 from factorvae.datasets import Dataset, FactorSpace
 from factorvae.datasets.dsprites import load_dsprites
+from factorvae.datasets.dsprites_drawing import DSPRITES
+from factorvae.datasets.dsprites_variants import load_color_dsprites, load_noisy_dsprites
 from factorvae.datasets.images import Preparation, decode
-from factorvae.datasets.render import DSPRITES
 from factorvae.datasets.table import Pixels
-from factorvae.datasets.variants import load_color_dsprites, load_noisy_dsprites
 from factorvae.figures.explorer import (
     conditional_means,
     drawing,
