@@ -206,7 +206,7 @@ class VisualizeConfig(Config):
     dataset: str | None = option(None, "model", "in place of the one that the model was trained on")
     data_dir: str | None = option(None, "model", "folder of the datasets (default: as in training)")
 
-    output_dir: str = option("results", "pictures", "folder for the pictures and index.html")
+    output_dir: str = option("results", "pictures", "folder for the pictures and pages")
     format: str = option(
         "png", "pictures", "of all pictures but the animation", choices=("png", "pdf", "svg")
     )

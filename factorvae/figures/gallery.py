@@ -14,6 +14,7 @@ from tqdm import tqdm
 from factorvae.datasets import Dataset, FactorSpace
 from factorvae.encoding import EncodedDataset
 from factorvae.figures import plots
+from factorvae.figures.explorer import explorer_page
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, html_page
 from factorvae.figures.style import png_bytes, save_figure
@@ -131,6 +132,18 @@ class Gallery:
     def training(self) -> Figure:
         """Only where there is a log."""
         return plots.training_curves(self.log, title=self.title)
+
+    def explorer(self) -> str:
+        """The page on which a browser runs the model."""
+        return explorer_page(
+            self.vae,
+            self.dataset,
+            self._sample[0],
+            self._encoded.posterior,
+            title=self.title,
+            base_index=self.base_index,
+            seed=self.seed,
+        )
 
     @property
     def _space(self) -> FactorSpace:
@@ -260,7 +273,7 @@ EXHIBITS = (
 def write_gallery(
     gallery: Gallery, output_dir: Path, format: str, settings: Mapping[str, object]
 ) -> list[str]:
-    """Write every picture that can be made and the page that shows them all.
+    """Write every picture that can be made, the explorer and the page that shows the pictures.
 
     Args:
         output_dir: an existing folder.
@@ -287,6 +300,8 @@ def write_gallery(
             save_figure(picture, output_dir / name, format)
         lines.append(name)
         shown.append(PagePicture(exhibit.name, exhibit.heading, exhibit.caption, kind, data))
-    page = html_page(gallery.title, shown, settings)
+    (output_dir / "explorer.html").write_text(gallery.explorer(), encoding="utf-8")
+    lines.append("explorer.html")
+    page = html_page(gallery.title, shown, settings, beside=[("Explorer", "explorer.html")])
     (output_dir / "index.html").write_text(page, encoding="utf-8")
     return [*lines, "index.html"]

@@ -38,12 +38,15 @@ def html_page(
     pictures: Sequence[PagePicture],
     settings: Mapping[str, object],
     table: Sequence[Sequence[str]] = (),
+    beside: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page: a title, a table, the pictures at their own size (wide ones scroll), settings.
 
     table: rows of cells, of which the first are the headings; none where it is empty.
+    beside: headings and names of files in the same folder, which the page links.
     """
-    links = " ".join(f'<a href="#{p.name}">{html.escape(p.heading)}</a>' for p in pictures)
+    places = [*beside, *((p.heading, f"#{p.name}") for p in pictures), ("Settings", "#settings")]
+    links = " ".join(f'<a href="{place}">{html.escape(name)}</a>' for name, place in places)
     sections = "\n".join(_section(picture) for picture in pictures)
     rows = "\n".join(
         f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>"
@@ -61,7 +64,7 @@ def html_page(
 </head>
 <body>
 <h1>{html.escape(title)}</h1>
-<nav>{links} <a href="#settings">Settings</a></nav>
+<nav>{links}</nav>
 {_table(table)}
 {sections}
 <h2 id="settings">Settings</h2>

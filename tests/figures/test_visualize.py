@@ -37,6 +37,7 @@ PICTURES = {
     "latent_response.png",
     "factor_matrix.png",
     "training.png",
+    "explorer.html",
     "index.html",
 }
 
@@ -50,9 +51,19 @@ class Squares:
     name: str = "squares"
     source: str = "drawn"
 
+    factors = None
+
     @property
     def image_shape(self):
         return (self.channels, 32, 32)
+
+    @property
+    def factor_names(self):
+        return self.factor_space.names if self.factor_space else ()
+
+    @property
+    def factor_sizes(self):
+        return self.factor_space.sizes if self.factor_space else ()
 
     def __len__(self):
         return len(SPACE)
@@ -145,7 +156,8 @@ def test_every_picture_is_written_and_is_on_the_page(capsys, dataset, latent_dim
     assert shown[0][1].size == Image.open(written["traversals.png"]).size
     assert "http" not in page and len(re.findall("src=", page)) == 7
     title = f"FactorVAE on {dataset}, step 100, β = 1, γ = 6.4"
-    assert title in page
+    assert title in page and '<a href="explorer.html">' in page
+    assert f"<h1>{title}</h1>" in written["explorer.html"].read_text(encoding="utf-8")
     for key, value in (("latent_dim", latent_dim), ("lr_disc", 0.0001), ("batch_size", 64)):
         assert f"<td>{key}</td><td>{value}</td>" in page
     said = capsys.readouterr().out
