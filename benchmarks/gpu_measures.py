@@ -28,7 +28,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import load_dataset
 from factorvae.device import use_device
 from factorvae.encoding import EncodedDataset
-from factorvae.evaluation.scores import MEASURE_NAMES
+from factorvae.evaluation.scores import METRICS
 from factorvae.models import VAE, Discriminator, conv_channels
 from factorvae.training.trainer import DTYPES, Trainer
 
@@ -463,7 +463,7 @@ def measure_evaluation(bench: Bench) -> None:
         train = partial(run_script, bench, "train.py", "--max_steps", steps, "--output_dir", run)
         if not bench.measure(f"train.py --max_steps {steps}", "s", train):
             return
-        names = [name for name in MEASURE_NAMES if name not in ("dci", "udr")]
+        names = [name for name in METRICS if name not in ("dci", "udr")]
         flags = ("--model_path", run, *bench.effort.evaluate_flags)
         evaluate = partial(run_script, bench, "evaluate.py", *flags)
         bench.measure("evaluate.py without DCI", "s", partial(evaluate, "--metrics", *names))

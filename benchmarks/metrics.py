@@ -11,7 +11,6 @@ scores. scikit-learn's boosted trees are fitted a factor at a time on `--workers
 """
 
 import argparse
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -267,8 +266,7 @@ def compare_metrics(case: Case) -> None:
 
 
 def compare_boosting(case: Case, workers: int) -> None:
-    shown = sys.stderr.isatty()
-    ours, seconds = timed(lambda: metrics.dci(case.x, case.y, case.u, case.v, progress=shown))
+    ours, seconds = timed(lambda: metrics.dci(case.x, case.y, case.u, case.v))
     jobs = [(case.x, case.y[:, k], case.u, case.v[:, k]) for k in (2, 3, 4, 1, 0)]
     with ProcessPoolExecutor(workers) as pool:
         fitted, plain_seconds = timed(lambda: list(pool.map(plain_boosting, jobs)))

@@ -20,36 +20,7 @@ from factorvae.metrics.total_correlation import (
 )
 from factorvae.metrics.udr import udr
 
-# From interventions: (represent, factor_sizes, generator, **settings).
-FROM_INTERVENTIONS = {
-    "factor_vae_score": factor_vae_score,
-    "beta_vae_score": beta_vae_score,
-}
-# From one sample: (codes, factors, **settings).
-FROM_SAMPLE = {
-    "mig": mig,
-    "modularity": modularity,
-    "infomec": infomec,
-    "irs": irs,
-}
-# From a sample to fit and another to test: (codes, factors, codes_test, factors_test, **settings).
-FROM_SPLIT = {
-    "dci": dci,
-    "sap": sap,
-    "explicitness": explicitness,
-}
-# Without labels: (codes).
-FROM_CODES = {
-    "gaussian_total_correlation": gaussian_total_correlation,
-}
-METRICS = {**FROM_INTERVENTIONS, **FROM_SAMPLE, **FROM_SPLIT, **FROM_CODES}
-
 __all__ = [
-    "FROM_CODES",
-    "FROM_INTERVENTIONS",
-    "FROM_SAMPLE",
-    "FROM_SPLIT",
-    "METRICS",
     "active_latents",
     "beta_vae_score",
     "dci",

@@ -7,9 +7,12 @@ from sklearn.linear_model import LogisticRegression
 
 from factorvae.metrics.inputs import standardize, whole_number
 from factorvae.metrics.interventions import (
+    Draws,
     Represent,
+    Votes,
     accuracy_error,
     chunk_sizes,
+    count_votes,
     represent_all,
     sample_factors,
     varying_sizes,
@@ -48,13 +51,44 @@ def beta_vae_score(
         `beta_vae_score` and its binomial standard error `beta_vae_score_se`; `train_accuracy`,
         `eval_accuracy`; `weights` [K, D] of the regression.
     """
+    draws = draw_pairs(
+        factor_sizes, generator, batch_size=batch_size, num_train=num_train, num_eval=num_eval
+    )
+    return score_pairs(represent, draws, standardized=standardized)
+
+
+def draw_pairs(
+    factor_sizes: Sequence[int],
+    generator: np.random.Generator,
+    *,
+    batch_size: int = 64,
+    num_train: int = 10_000,
+    num_eval: int = 5_000,
+) -> Draws:
+    """The first half of `beta_vae_score`, with its arguments: the factors of all its images.
+
+    factors of the votes are [2, V, L, F], L = batch_size: the two images of each pair.
+    """
     batch_size = whole_number("batch_size", batch_size, 1)
     num_train = whole_number("num_train", num_train, 1)
     num_eval = whole_number("num_eval", num_eval, 1)
     held = varying_sizes(factor_sizes)
-    draw_args = represent, factor_sizes, generator, batch_size, held
-    train, train_labels = _draw(num_train, *draw_args)
-    evaluation, eval_labels = _draw(num_eval, *draw_args)
+
+    def votes(size: int) -> Votes:
+        shared = generator.choice(held, size)  # [V]
+        factors = sample_factors((2, size, batch_size), factor_sizes, generator)  # [2, V, L, F]
+        each = np.arange(size)
+        factors[1, each, :, shared] = factors[0, each, :, shared]
+        return Votes(shared, factors)
+
+    train = [votes(size) for size in chunk_sizes(num_train, 2 * batch_size)]
+    return Draws(train, [votes(size) for size in chunk_sizes(num_eval, 2 * batch_size)])
+
+
+def score_pairs(represent: Represent, draws: Draws, *, standardized: bool = False) -> dict:
+    """The second half of `beta_vae_score`: its result."""
+    train, train_labels = _features(represent, draws.train)
+    evaluation, eval_labels = _features(represent, draws.evaluation)
     if standardized:
         train, evaluation = standardize(train, evaluation)
     if (train_labels == train_labels[0]).all():
@@ -67,29 +101,17 @@ def beta_vae_score(
         eval_accuracy = model.score(evaluation, eval_labels)
     return {
         "beta_vae_score": float(eval_accuracy),
-        "beta_vae_score_se": accuracy_error(eval_accuracy, num_eval),
+        "beta_vae_score_se": accuracy_error(eval_accuracy, count_votes(draws.evaluation)),
         "train_accuracy": float(train_accuracy),
         "eval_accuracy": float(eval_accuracy),
         "weights": weights,
     }
 
 
-def _draw(
-    count: int,
-    represent: Represent,
-    factor_sizes: Sequence[int],
-    generator: np.random.Generator,
-    batch_size: int,
-    held: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features [count, D] and the shared factor of each [count]."""
-    features, labels = [], []
-    for size in chunk_sizes(count, 2 * batch_size):
-        shared = generator.choice(held, size)  # [V]
-        factors = sample_factors((2, size, batch_size), factor_sizes, generator)  # [2, V, L, F]
-        each = np.arange(size)
-        factors[1, each, :, shared] = factors[0, each, :, shared]
-        first, second = represent_all(represent, factors)  # [V, L, D] each
+def _features(represent: Represent, parts: Sequence[Votes]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean absolute differences of the pairs [N, D], and the factor that each vote shares [N]."""
+    features = []
+    for part in parts:
+        first, second = represent_all(represent, part.factors)  # [V, L, D] each
         features.append(np.abs(first - second).mean(axis=1))
-        labels.append(shared)
-    return np.concatenate(features), np.concatenate(labels)
+    return np.concatenate(features), np.concatenate([part.held for part in parts])

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
 from sklearn.linear_model import Lasso
-from tqdm import tqdm
 
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
@@ -48,7 +48,7 @@ def dci(
     max_depth: int | None = 12,
     alpha: float = 0.02,
     seed: int = 0,
-    progress: bool = False,
+    on_stage: Callable[[int, int], object] = lambda done, total: None,
 ) -> dict:
     """Importances R [D, F] of latents for predicting factors, and the entropies of their shares.
 
@@ -77,7 +77,8 @@ def dci(
             to 1.
         disentanglement_base, completeness_base: of the logarithms; None is the number of factors
             and of latents counted. One latent, or one factor, has a share of 1 and scores 1.
-        progress: show a bar.
+        on_stage: called after each stage, or factor of a regression, with how many are done and
+            how many there are.
 
     The classifiers take a factor's values as unordered: right for a discrete factor, and nothing
     lost for a circular one, but an ordered one loses its order. The regressions take the value's
@@ -134,8 +135,7 @@ def dci(
         "forest": partial(_forest, num_trees=num_trees, max_depth=max_depth, seed=seed),
         "lasso": partial(_lasso, alpha=alpha),
     }[estimator]
-    with tqdm(desc=f"dci {estimator}", disable=not progress) as bar:
-        importance, train, test = fit(shown, bar=bar)
+    importance, train, test = fit(shown, stages=_Stages(on_stage))
 
     per_latent = concentration(importance, disentanglement_base)  # [D]
     per_factor = concentration(importance[counted].T, completeness_base)  # [varying]
@@ -184,20 +184,33 @@ def concentration(importance: np.ndarray, base: int | None = None) -> np.ndarray
     return np.where(total[:, 0] > 0, 1.0 - entropy / np.log(base), 0.0)
 
 
-# An estimator takes a Split and a bar, and returns importances [D, F] and, for training and
+@dataclass
+class _Stages:
+    """Counts the stages of an estimator, which says first how many there are."""
+
+    tell: Callable[[int, int], object]
+    total: int = 0
+    done: int = 0
+
+    def advance(self) -> None:
+        self.done += 1
+        self.tell(self.done, self.total)
+
+
+# An estimator takes a Split and its stages, and returns importances [D, F] and, for training and
 # held-out points, what averages to the informativeness: right or wrong [n, F], or scores [1, F].
 Fit = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def _gbt(points: Split, bar: tqdm, num_stages: int, seed: int) -> tuple:
-    bar.reset(num_stages)
+def _gbt(points: Split, stages: _Stages, num_stages: int, seed: int) -> tuple:
+    stages.total = num_stages
     fitted = boost(
         points.codes,
         points.factors,
         points.codes_test,
         num_stages=num_stages,
         generator=np.random.default_rng(seed),
-        on_stage=bar.update,
+        on_stage=stages.advance,
     )
     right, right_test = (
         fitted.predicted == points.factors,
@@ -206,12 +219,12 @@ def _gbt(points: Split, bar: tqdm, num_stages: int, seed: int) -> tuple:
     return fitted.importance, right, right_test
 
 
-def _gbt_sklearn(points: Split, bar: tqdm, num_stages: int, seed: int) -> tuple:
+def _gbt_sklearn(points: Split, stages: _Stages, num_stages: int, seed: int) -> tuple:
     importance, right, right_test = [], [], []
-    bar.reset(num_stages * points.factors.shape[1])
+    stages.total = num_stages * points.factors.shape[1]
 
     def on_stage(*_: object) -> bool:
-        bar.update()
+        stages.advance()
         return False  # true would end the training
 
     for factor, factor_test in zip(points.factors.T, points.factors_test.T, strict=True):
@@ -223,34 +236,36 @@ def _gbt_sklearn(points: Split, bar: tqdm, num_stages: int, seed: int) -> tuple:
     return tuple(np.stack(columns, axis=1) for columns in (importance, right, right_test))
 
 
-def _forest(points: Split, bar: tqdm, num_trees: int, max_depth: int | None, seed: int) -> tuple:
+def _forest(
+    points: Split, stages: _Stages, num_trees: int, max_depth: int | None, seed: int
+) -> tuple:
     def fit(codes: np.ndarray, factor: np.ndarray) -> tuple:
         model = RandomForestRegressor(num_trees, max_depth=max_depth, random_state=seed)
         return model.fit(codes, factor), model.feature_importances_
 
-    return _regress(points, bar, fit)
+    return _regress(points, stages, fit)
 
 
-def _lasso(points: Split, bar: tqdm, alpha: float) -> tuple:
+def _lasso(points: Split, stages: _Stages, alpha: float) -> tuple:
     def fit(codes: np.ndarray, factor: np.ndarray) -> tuple:
         model = Lasso(alpha=alpha)
         return model.fit(codes, factor), np.abs(model.coef_)
 
-    return _regress(points, bar, fit)
+    return _regress(points, stages, fit)
 
 
-def _regress(points: Split, bar: tqdm, fit: Callable) -> tuple:
+def _regress(points: Split, stages: _Stages, fit: Callable) -> tuple:
     """Standardised codes to each standardised factor; scores are 1 - RMSE / deviation."""
     codes, codes_test = standardize(points.codes, points.codes_test)
     factors, factors_test = standardize(points.factors, points.factors_test)
     importance, scores, scores_test = [], [], []
-    bar.reset(factors.shape[1])
+    stages.total = factors.shape[1]
     for factor, factor_test in zip(factors.T, factors_test.T, strict=True):
         model, weights = fit(codes, factor)
         importance.append(weights)
         scores.append(_explained(model.predict(codes), factor))
         scores_test.append(_explained(model.predict(codes_test), factor_test))
-        bar.update()
+        stages.advance()
     return np.stack(importance, axis=1), np.array([scores]), np.array([scores_test])
 
 

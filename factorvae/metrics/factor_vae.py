@@ -9,9 +9,12 @@ from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
 from factorvae.metrics.inputs import as_array, whole_number
 from factorvae.metrics.interventions import (
+    Draws,
     Represent,
+    Votes,
     accuracy_error,
     chunk_sizes,
+    count_votes,
     represent_all,
     sample_factors,
     varying_sizes,
@@ -77,6 +80,32 @@ def factor_vae_score(
         [F, D], those fitted; `active` [D], `num_active`; `protocol`. With no live latent the
         score is 0.
     """
+    draws = draw_votes(
+        factor_sizes,
+        generator,
+        protocol=protocol,
+        batch_size=batch_size,
+        num_train=num_train,
+        num_eval=num_eval,
+        num_variance=num_variance,
+    )
+    return score_votes(represent, draws, min_std=min_std, active=active) | {"protocol": protocol}
+
+
+def draw_votes(
+    factor_sizes: Sequence[int],
+    generator: np.random.Generator,
+    *,
+    protocol: str = "dlib",
+    batch_size: int | None = None,
+    num_train: int | None = None,
+    num_eval: int | None = None,
+    num_variance: int = 10_000,
+) -> Draws:
+    """The first half of `factor_vae_score`, with its arguments: the factors of all its images.
+
+    factors of the votes are [V, L, F], L = batch_size.
+    """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol}")
     usual = PROTOCOLS[protocol]
@@ -84,15 +113,33 @@ def factor_vae_score(
     def setting_of(name: str, given: int | None, minimum: int) -> int:
         return whole_number(name, getattr(usual, name) if given is None else given, minimum)
 
-    setting = Protocol(
-        batch_size=setting_of("batch_size", batch_size, 2),
-        num_train=setting_of("num_train", num_train, 1),
-        num_eval=setting_of("num_eval", num_eval, 0),
-    )
+    batch_size = setting_of("batch_size", batch_size, 2)
+    num_train = setting_of("num_train", num_train, 1)
+    num_eval = setting_of("num_eval", num_eval, 0)
     num_variance = whole_number("num_variance", num_variance, 2)
     held = varying_sizes(factor_sizes)
 
-    sample = represent_all(represent, sample_factors((num_variance,), factor_sizes, generator))
+    def votes(size: int) -> Votes:
+        still = generator.choice(held, size)  # [V]
+        factors = sample_factors((size, batch_size), factor_sizes, generator)  # [V, L, F]
+        each = np.arange(size)
+        factors[each, :, still] = factors[each, :1, still]
+        return Votes(still, factors)
+
+    sample = sample_factors((num_variance,), factor_sizes, generator)
+    train = [votes(size) for size in chunk_sizes(num_train, batch_size)]
+    return Draws(train, [votes(size) for size in chunk_sizes(num_eval, batch_size)], sample)
+
+
+def score_votes(
+    represent: Represent,
+    draws: Draws,
+    *,
+    min_std: float = 0.05,
+    active: np.ndarray | None = None,
+) -> dict:
+    """The second half of `factor_vae_score`: its result, but for the protocol's name."""
+    sample = represent_all(represent, draws.sample)
     variance = sample.var(axis=0, ddof=1)  # [D]
     if active is None:
         active = active_latents(sample, min_std=min_std)
@@ -102,48 +149,36 @@ def factor_vae_score(
             raise UserError(f"active must be a mask of {len(variance)} latents")
         active = active & active_latents(sample, min_std=0.0)
 
-    votes = np.zeros((len(factor_sizes), len(variance)), dtype=np.int64)  # [F, D]
+    num_train, num_eval = count_votes(draws.train), count_votes(draws.evaluation)
+    votes = np.zeros((draws.sample.shape[1], len(variance)), dtype=np.int64)  # [F, D]
     train_accuracy = eval_accuracy = 0.0
     if active.any():
-        vote_args = represent, factor_sizes, generator, setting.batch_size, held, variance, active
-        votes = _cast_votes(setting.num_train, *vote_args)
+        votes = _cast(represent, draws.train, variance, active)
         chosen = votes.argmax(axis=0)  # [D], the factor each latent stands for
         latents = np.arange(len(chosen))
-        train_accuracy = eval_accuracy = votes[chosen, latents].sum() / setting.num_train
-        if setting.num_eval:
-            fresh = _cast_votes(setting.num_eval, *vote_args)
-            eval_accuracy = fresh[chosen, latents].sum() / setting.num_eval
+        train_accuracy = eval_accuracy = votes[chosen, latents].sum() / num_train
+        if num_eval:
+            fresh = _cast(represent, draws.evaluation, variance, active)
+            eval_accuracy = fresh[chosen, latents].sum() / num_eval
     return {
         "factor_vae_score": float(eval_accuracy),
-        "factor_vae_score_se": accuracy_error(eval_accuracy, setting.num_eval or setting.num_train),
+        "factor_vae_score_se": accuracy_error(eval_accuracy, num_eval or num_train),
         "train_accuracy": float(train_accuracy),
         "eval_accuracy": float(eval_accuracy),
         "votes": votes,
         "active": active,
         "num_active": int(active.sum()),
-        "protocol": protocol,
     }
 
 
-def _cast_votes(
-    count: int,
-    represent: Represent,
-    factor_sizes: Sequence[int],
-    generator: np.random.Generator,
-    batch_size: int,
-    held: np.ndarray,
-    variance: np.ndarray,
-    active: np.ndarray,
+def _cast(
+    represent: Represent, parts: Sequence[Votes], variance: np.ndarray, active: np.ndarray
 ) -> np.ndarray:
     """How often each latent moved least under each factor held still: int64 [F, D]."""
-    votes = np.zeros((len(factor_sizes), len(variance)), dtype=np.int64)
+    votes = np.zeros((parts[0].factors.shape[-1], len(variance)), dtype=np.int64)
     live = np.flatnonzero(active)
-    for size in chunk_sizes(count, batch_size):
-        still = generator.choice(held, size)  # [V]
-        factors = sample_factors((size, batch_size), factor_sizes, generator)  # [V, L, F]
-        each = np.arange(size)
-        factors[each, :, still] = factors[each, :1, still]
-        codes = represent_all(represent, factors)[..., live]  # [V, L, live]
+    for part in parts:
+        codes = represent_all(represent, part.factors)[..., live]  # [V, L, live]
         least = (codes.var(axis=1, ddof=1) / variance[live]).argmin(axis=1)
-        np.add.at(votes, (still, live[least]), 1)
+        np.add.at(votes, (part.held, live[least]), 1)
     return votes

@@ -1,6 +1,12 @@
-"""Drawing factors with one held still, and the codes of their images."""
+"""Drawing factors with one held still, and the codes of their images.
+
+A score that intervenes first draws the factors of all the images it asks for, which takes a tenth
+of a second for a million, and then has them encoded: whoever has a table of images can look up
+which ones are needed, and encode each once, all together.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +16,40 @@ from factorvae.metrics.inputs import as_array, as_codes
 Represent = Callable[[np.ndarray], np.ndarray]  # factors int64 [B, F] -> codes [B, D]
 
 ROWS_PER_CALL = 2**16
+
+
+@dataclass(frozen=True)
+class Votes:
+    """A part of a score's votes, V of them: held int64 [V], the factor that is the same within
+    each, and factors of its images, of the smallest unsigned type that holds them: [..., L, F]."""
+
+    held: np.ndarray
+    factors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a score draws before any image is encoded.
+
+    train, evaluation: the votes that are fitted, and those held out. sample: factors [M, F] drawn
+    without intervention, where the score needs such.
+    """
+
+    train: list[Votes]
+    evaluation: list[Votes]
+    sample: np.ndarray | None = None
+
+    def factors(self) -> Iterator[np.ndarray]:
+        """The factors of every image that is needed, in parts [B, F]."""
+        if self.sample is not None:
+            yield self.sample
+        for votes in (*self.train, *self.evaluation):
+            yield votes.factors.reshape(-1, votes.factors.shape[-1])
+
+
+def count_votes(parts: Sequence[Votes]) -> int:
+    """How many votes all parts hold together."""
+    return sum(len(votes.held) for votes in parts)
 
 
 def varying_sizes(factor_sizes: Sequence[int]) -> np.ndarray:
@@ -31,14 +71,15 @@ def varying_sizes(factor_sizes: Sequence[int]) -> np.ndarray:
 def sample_factors(
     shape: tuple[int, ...], factor_sizes: Sequence[int], generator: np.random.Generator
 ) -> np.ndarray:
-    """Independent uniform factors, int64 [*shape, F]."""
-    return generator.integers(0, np.asarray(factor_sizes), size=(*shape, len(factor_sizes)))
+    """Independent uniform factors [*shape, F], of the smallest unsigned type that holds them."""
+    factors = generator.integers(0, np.asarray(factor_sizes), size=(*shape, len(factor_sizes)))
+    return factors.astype(np.min_scalar_type(max(factor_sizes) - 1))
 
 
 def represent_all(represent: Represent, factors: np.ndarray) -> np.ndarray:
     """Codes float64 [..., D] of factors [..., F]; UserError for codes of a wrong kind."""
     flat = factors.reshape(-1, factors.shape[-1])
-    codes = as_codes(represent(flat), "the codes of represent")
+    codes = as_codes(represent(flat.astype(np.int64)), "the codes of represent")
     if len(codes) != len(flat):
         raise UserError(
             f"represent must return [{len(flat)}, latent_dim] for as many factors, "

@@ -222,11 +222,14 @@ def test_progress_is_told_once_a_stage(codes, factors):
     assert len(stages) == 4
 
 
-def test_the_bar_is_shown_when_asked(codes, factors, capsys):
-    dci(codes[:90], factors[:90], progress=True, **quick("gbt"))
-    assert "10/10" in capsys.readouterr().err
-    dci(codes[:90], factors[:90], **quick("gbt"))
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize(
+    ("estimator", "total"), [("gbt", 10), ("gbt_sklearn", 30), ("forest", 3), ("lasso", 3)]
+)
+def test_every_stage_is_told(codes, factors, estimator, total):
+    told = []
+    settings = quick(estimator) | {"on_stage": lambda *stage: told.append(stage)}
+    dci(codes[:90], factors[:90], **settings)
+    assert told == [(done, total) for done in range(1, total + 1)]
 
 
 @pytest.mark.parametrize(
