@@ -130,13 +130,12 @@ def parts_of_a_step(config: TrainConfig, steps: int) -> dict[str, float]:
     timed(trainer.dataset.table, "batch", "data")
     timed(trainer.vae, "encode", "VAE forward, both batches")
     timed(trainer.vae, "decode", "VAE forward, both batches")
-    timed(trainer.critic, "total_correlation", "discriminator")
-    timed(trainer.critic, "backward", "discriminator")
+    timed(trainer.discriminator, "forward", "discriminator forward, both batches")
     timed(trainer.vae_optimizer, "step", "optimisers")
     timed(trainer.disc_optimizer, "step", "optimisers")
     timed(trainer, "advance", "whole step")
     backward = torch.Tensor.backward
-    timed(torch.Tensor, "backward", "VAE backward")
+    timed(torch.Tensor, "backward", "backward, both losses")
     for _ in range(steps):
         trainer.advance()
         for part in spent.values():
@@ -244,14 +243,14 @@ def main() -> None:
         ratio = took[name] / (total / rate)
         print(f"  {name:10}{spread(ratio, '.2f')}   at {np.median(rate) / 1e9:.0f} GFLOP/s")
     print("GFLOP: " + ", ".join(f"{part} {value / 1e9:.2f}" for part, value in flops.items()))
-    saved = flops["discriminator"] / 4
-    print(f"the one-pass critic leaves out {saved / 1e9:.2f} of these, two of its eight passes")
+    saved = flops["discriminator"] / 8
+    print(f"one graph for both losses leaves out {saved / 1e9:.2f} of these: a forward pass over z")
     print(f"train.py: {start_up:.1f} s to the end of its first step, peak memory {memory:.0f} MiB")
     for precision in ("fp32", "bf16"):
         parts = parts_of_a_step(TrainConfig(data_dir=args.data_dir, precision=precision), 60)
         print(f"\nwhere a {precision} step goes, ms")
         for part, value in parts.items():
-            print(f"  {part:28}{value:6.1f}")
+            print(f"  {part:36}{value:6.1f}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from factorvae.errors import UserError
 
@@ -111,6 +112,12 @@ class World:
         """The rows of a batch that are this process's part."""
         part = batch_size // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """The network, its gradients averaged over the processes where there are several."""
+        if self.alone:
+            return network
+        return DistributedDataParallel(network, process_group=self.group)
 
     def all_gather_rows(self, part: Tensor) -> Tensor:
         """[b, ...] of every process -> [b * size, ...], in the order of their ranks."""

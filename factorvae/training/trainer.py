@@ -7,7 +7,6 @@ from dataclasses import asdict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam
 
 from factorvae.checkpoint import describe_dataset
@@ -15,9 +14,16 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 from factorvae.models import VAE, Discriminator
-from factorvae.objective import kl_per_latent, permute_dims, recon_loss, reparameterize
+from factorvae.objective import (
+    discriminator_accuracy,
+    discriminator_loss,
+    kl_per_latent,
+    permute_dims,
+    recon_loss,
+    reparameterize,
+    total_correlation,
+)
 from factorvae.training.cuda_graphs import GraphedSteps, record_on_cuda
-from factorvae.training.discriminator_pass import Critic, DistributedCritic
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS
 
@@ -70,31 +76,25 @@ class Trainer:
         self.vae = VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
         self.vae.to(device)
         self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), **adam)
-        self.forward = self.vae
-        if not world.alone:
-            self.forward = DistributedDataParallel(self.vae, process_group=world.group)
+        self.vae_parameters = list(self.vae.parameters())
+        self._vae = world.parallel(self.vae)
 
-        self.discriminator = self.critic = self.disc_optimizer = None
+        self.discriminator = self.disc_optimizer = None
         if config.gamma > 0:
             self.discriminator = Discriminator(
                 config.latent_dim, config.disc_depth, config.disc_width, weights
             ).to(device)
-            if world.alone:
-                self.critic = Critic(self.discriminator, config.batch_size, self.dtype)
-            else:
-                self.critic = DistributedCritic(self.discriminator, self.dtype, world.group)
-            self.disc_optimizer = Adam(
-                self.discriminator.parameters(), config.lr_disc, (0.5, 0.9), **adam
-            )
+            self.disc_parameters = list(self.discriminator.parameters())
+            self.disc_optimizer = Adam(self.disc_parameters, config.lr_disc, (0.5, 0.9), **adam)
+            self._discriminator = world.parallel(self.discriminator)
 
-        self.terms = self._terms
         if config.compile:
-            self.terms = torch.compile(self._terms)
+            # Not the discriminator: compiled, it computes all gradients in each backward pass.
+            self.vae.compile()
             self.vae.encoder.compile()
-            if self.critic and world.alone:
-                self.critic.compile()
+            torch._functorch.config.donated_buffer = False  # or `retain_graph` is refused
 
-        self.figures = ["recon", "kl", *(DISCRIMINATOR_COLUMNS if self.critic else ())]
+        self.figures = ["recon", "kl", *(DISCRIMINATOR_COLUMNS if self.discriminator else ())]
         self.figures += [f"kl_{j}" for j in range(config.latent_dim)]
         # since the last row of the log: the steps, the sum of each figure, its steps while finite
         self.steps_in_row = 0
@@ -102,7 +102,7 @@ class Trainer:
         self.finite_steps = torch.zeros(len(self.figures), dtype=torch.int64, device=device)
 
         self.generator = torch.Generator(device).manual_seed(self._next_seed())
-        self.batches = 2 if self.critic else 1  # a step's
+        self.batches = 2 if self.discriminator else 1  # a step's
         self.shard = world.shard(config.batch_size)
         # A table that is not on the device is read by the host, which puts a step's images here.
         self.images = None
@@ -118,6 +118,9 @@ class Trainer:
     def step(self, x1: Tensor, x2: Tensor | None) -> Tensor:
         """One step of Algorithm 2 on two independent batches of images.
 
+        The discriminator's logits on z serve both losses, by one graph: `inputs` says which
+        network's gradients each backward pass is for.
+
         Args:
             x1, x2: [B, C, H, W] in [0, 1], or this process's part of them; with gamma 0, there is
                 no second batch.
@@ -125,31 +128,34 @@ class Trainer:
         Returns:
             The figures named in `self.figures`, before the step: float32 [len(figures)].
         """
-        config = self.config
-        recon, kl_latents, z = self.terms(x1, self._noise())
+        config, dtype = self.config, self.dtype
+        logits, mu, logvar, z = self._vae(x1.to(dtype), self._noise())
+        recon = recon_loss(logits, x1)
+        kl_latents = kl_per_latent(mu, logvar)  # [latent_dim]
         kl = kl_latents.sum()
-        tc = self.critic.total_correlation(z) if self.critic else torch.zeros_like(kl)
+        tc = torch.zeros_like(kl)
+        if self.discriminator:
+            d_joint = self._discriminator(z.to(dtype))  # [B, 2]
+            tc = total_correlation(d_joint)
         loss = recon + config.beta * kl + config.gamma * tc  # Eq. 2
         self.vae_optimizer.zero_grad()
-        loss.backward()
+        loss.backward(inputs=self.vae_parameters, retain_graph=bool(self.discriminator))
         self.vae_optimizer.step()
         figures = [recon, kl]
 
-        if self.critic:
+        if self.discriminator:
             with torch.no_grad():
-                mu2, logvar2 = self.vae.encode(x2.to(self.dtype))  # by the encoder just updated
+                mu2, logvar2 = self.vae.encode(x2.to(dtype))  # by the encoder just updated
                 z2 = reparameterize(mu2, logvar2, self._noise())
                 # over the whole batch: in a world of several, codes of all processes change places
                 z_perm = permute_dims(self.world.all_gather_rows(z2), self.generator)[self.shard]
-            disc_loss, disc_accuracy = self.critic.backward(z_perm)  # against the z above
+            d_perm = self._discriminator(z_perm.to(dtype))  # [B, 2]
+            disc_loss = discriminator_loss(d_joint, d_perm)
+            self.disc_optimizer.zero_grad()
+            disc_loss.backward(inputs=self.disc_parameters)
             self.disc_optimizer.step()
-            figures += [tc, disc_loss, disc_accuracy]
+            figures += [tc, disc_loss, discriminator_accuracy(d_joint, d_perm)]
         return torch.cat([torch.stack(figures), kl_latents]).detach()
-
-    def _terms(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The VAE's terms of Eq. 2, [] and [latent_dim], and the codes z [B, latent_dim]."""
-        logits, mu, logvar, z = self.forward(x.to(self.dtype), eps)
-        return recon_loss(logits, x), kl_per_latent(mu, logvar), z
 
     def _noise(self) -> Tensor:
         """N(0, I) for this process's part of a batch, of which every process draws the whole."""
@@ -248,8 +254,8 @@ class Trainer:
             "step": self.steps_done,
             "vae": self.vae.state_dict(),
             "vae_optimizer": self.vae_optimizer.state_dict(),
-            "discriminator": self.discriminator.state_dict() if self.critic else None,
-            "disc_optimizer": self.disc_optimizer.state_dict() if self.critic else None,
+            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
+            "disc_optimizer": self.disc_optimizer.state_dict() if self.discriminator else None,
             "generator": self.generator.get_state(),
             "sums": self.world.all_reduce_mean(self.sums),
             "finite_steps": self.world.all_reduce_min(self.finite_steps),
@@ -263,7 +269,7 @@ class Trainer:
         self.steps_in_row = self.steps_done % self.config.log_every
         self.vae.load_state_dict(state["vae"])
         _load_moments(self.vae_optimizer, state["vae_optimizer"])
-        if self.critic:
+        if self.discriminator:
             self.discriminator.load_state_dict(state["discriminator"])
             _load_moments(self.disc_optimizer, state["disc_optimizer"])
         if state["generator"].shape == self.generator.get_state().shape:  # of the same device

@@ -17,18 +17,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 import train
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import load_dataset
 from factorvae.errors import UserError, run_script
-from factorvae.models import Discriminator
 from factorvae.objective import permute_dims
-from factorvae.training.discriminator_pass import Critic, DistributedCritic
 from factorvae.training.distributed import ALONE, World, join_world
 from factorvae.training.run_folder import read_log
 from factorvae.training.trainer import Trainer
+from tests.helpers import same_state
 
 ROOT = Path(train.__file__).parent
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
@@ -72,12 +72,12 @@ def exchanges(world, folder):
         "world": [world.rank, world.size, world.local_rank, world.restarts, world.alone],
         "gathered": world.all_gather(["from", rank]),
         "together": world.run_everywhere(fail_in(())),
-        "together, fault in 1": raised(world.together, fail_in((1,))),
-        "together, fault in both": raised(world.together, fail_in((0, 1))),
+        "together, fault in 1": raised(world.run_everywhere, fail_in((1,))),
+        "together, fault in both": raised(world.run_everywhere, fail_in((0, 1))),
     }
     calls.clear()
     told["from first"] = world.broadcast_from_rank0(fail_in((1,)))
-    told["from first, fault in 0"] = raised(world.from_first, fail_in((0,)))
+    told["from first, fault in 0"] = raised(world.broadcast_from_rank0, fail_in((0,)))
     told["calls of from first"] = len(calls)
 
     with world.local_main_first():
@@ -195,7 +195,7 @@ def test_without_others_there_is_no_group_to_join(monkeypatch, variables):
         assert not dist.is_initialized()
 
 
-# The critic of several processes, in a group of one
+# The networks of several processes, in a group of one
 
 
 @pytest.fixture
@@ -206,48 +206,15 @@ def group(tmp_path):
     dist.destroy_process_group()
 
 
-def critics():
-    """The two critics, of discriminators with the same weights."""
-    twins = [
-        Discriminator(4, depth=3, width=32, generator=torch.Generator().manual_seed(0))
-        for _ in range(2)
-    ]
-    distributed = DistributedCritic(twins[1], torch.float32, None)
-    return twins, (Critic(twins[0], 16, torch.float32), distributed)
-
-
-def test_the_distributed_critic_is_the_critic(group):
-    twins, both = critics()
-    optimizers = [torch.optim.SGD(twin.parameters(), lr=0.1) for twin in twins]
-    draws = torch.Generator().manual_seed(1)
-    for _ in range(3):  # weights change in between: nothing stale is used
-        z, z_perm = torch.randn(2, 16, 4, generator=draws)
-        told = []
-        for critic, optimizer in zip(both, optimizers, strict=True):
-            leaf = z.clone().requires_grad_()
-            tc = critic.total_correlation(leaf)
-            (3 * tc).backward()
-            told.append((tc.detach(), leaf.grad, *critic.backward(z_perm)))
-            optimizer.step()
-        for ours, theirs in zip(*told, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-            assert not theirs.requires_grad
-        for ours, theirs in zip(*(twin.parameters() for twin in twins), strict=True):
-            assert theirs.grad.any()
-            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
-
-
-def test_no_gradient_crosses_between_the_distributed_critics_losses(group):
-    twins, (_, critic) = critics()
-    z, z_perm = torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(1))
-    leaf = z.clone().requires_grad_()
-    critic.total_correlation(leaf).backward()
-    gradients = [parameter.grad for parameter in twins[1].parameters()]
-    assert all(gradient is None or not gradient.any() for gradient in gradients)
-    before = leaf.grad.clone()
-    critic.backward(z_perm)
-    assert torch.equal(leaf.grad, before)
-    assert all(parameter.grad.any() for parameter in twins[1].parameters())
+def test_steps_under_distributed_data_parallel_are_the_same(group, sprites):
+    """Two passes of the discriminator and one backward pass for each loss, as DDP counts them."""
+    config = TrainConfig(hidden_dim=16, disc_depth=2, disc_width=24, batch_size=8, lr=1e-3)
+    alone, parallel = (Trainer(config, sprites, torch.device("cpu")) for _ in range(2))
+    parallel._vae = DistributedDataParallel(parallel.vae)
+    parallel._discriminator = DistributedDataParallel(parallel.discriminator)
+    for trainer in (alone, parallel):
+        trainer.advance(3)
+    assert same_state(alone.state_dict(), parallel.state_dict())
 
 
 # Two processes
