@@ -4,6 +4,7 @@ Several values of --seed, --gamma or --beta make a sweep: a run of each combinat
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 from factorvae.config import TrainConfig, parse_sweep
@@ -15,8 +16,8 @@ from factorvae.training.run import Run, train_one
 from factorvae.training.sweep import is_sweep, train_sweep
 
 
-def main() -> int:
-    configs = parse_sweep(TrainConfig, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    configs = parse_sweep(TrainConfig, __doc__, argv)
     with join_world() as world:
         if world.restarts:  # by torchrun, with the flags of the first start
             configs = [replace(config, overwrite=False) for config in configs]

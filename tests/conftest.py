@@ -1,10 +1,13 @@
 """What several test files share."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from factorvae.datasets import FactorSpace, load_dataset
 from factorvae.datasets.dsprites_drawing import DSPRITES
+from tests.helpers import encoded, pictures, write_tree
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +22,17 @@ def full_data_dir(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("full_data")
     load_dataset("dsprites", data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """24 images of 32x32 to start scripts on: where they lie, the number, and the flags."""
+    path = tmp_path_factory.mktemp("tiny")
+    images = pictures(24, 32, 32, ())
+    write_tree(path / "images", {f"{n:02}.png": encoded(image) for n, image in enumerate(images)})
+    flags = ["--data_dir", str(path), "--dataset", "folder:images"]
+    flags += ["--image_size", "32", "--grayscale"]
+    return SimpleNamespace(path=path, num_images=24, flags=flags)
 
 
 @pytest.fixture(scope="session")

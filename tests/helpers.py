@@ -1,4 +1,4 @@
-"""What several test files share.
+"""What several test files share: scripts run in this process, small data, comparisons.
 
 Most of it is small files in the formats of the published datasets, and what their loaders should
 make of them: each `write_*` puts the files of one dataset below a data directory, where its
@@ -6,11 +6,15 @@ loader looks, and returns the images as they are in the published order: uint8 [
 [N, H, W].
 """
 
+import contextlib
 import gzip
 import io
+import os
+import signal
 import struct
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -25,6 +29,7 @@ from factorvae.datasets.mpi3d import NAMES as MPI3D_NAMES
 from factorvae.datasets.published_files import NORB_TESTING, NORB_TRAINING
 from factorvae.datasets.shapes3d import SHAPES3D
 from factorvae.datasets.smallnorb import SMALLNORB
+from factorvae.errors import run_script
 from factorvae.files import STATS_NAME
 
 SMALL_SHAPES3D = FactorSpace(
@@ -42,6 +47,42 @@ SMALL_SMALLNORB = FactorSpace(
     (2, 4, 2, 3, 2),
     [v[:n] for v, n in zip(SMALLNORB.values, (2, 4, 2, 3, 2), strict=True)],
 )
+
+
+def run_main(main, *argv):
+    """A script's `main` in this process: its exit code, stdout and stderr."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        code = run_script(lambda: main([*map(str, argv)]))
+    return code, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def meanwhile(act):
+    """`act` is done in a thread beside the block; what it raises is raised at the block's end.
+
+    A signal to this process that comes when no run takes it any more does no harm.
+    """
+
+    def act_or_end() -> None:
+        try:
+            act()
+        except BaseException:
+            os.kill(os.getpid(), signal.SIGTERM)  # or the block would go on for ever
+            raise
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    earlier = [signal.signal(number, lambda *_: None) for number in numbers]
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(act_or_end)
+            yield
+            future.result()
+    finally:
+        for number, handler in zip(numbers, earlier, strict=True):
+            signal.signal(number, handler)
 
 
 def pictures(n, height, width, channels=(3,), seed=0):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import math
 import os
@@ -13,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,11 +20,10 @@ import pytest
 import train
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
-from factorvae.errors import run_script
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.training.run_folder import read_log
 from factorvae.training.sweep import runs_of, sweep_dir_of
-from tests.helpers import rows_but_speed, same_state
+from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
 
 ROOT = Path(train.__file__).parent
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 4 --threads 1".split()
@@ -37,35 +34,32 @@ FIGURES = ("recon", "kl", "tc", "disc_accuracy")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
 
 
-def run_train(data_dir, *flags):
+@pytest.fixture(scope="module", autouse=True)
+def tiny_data(tiny_folder):
+    """The flags of the data; scripts run where their folder lies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tiny_folder.path)
+        yield tiny_folder.flags
+
+
+def run_train(data, *flags):
     """train.py in this process: its exit code, stdout and stderr."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()) as out,
-        contextlib.redirect_stderr(io.StringIO()) as err,
-    ):
-        patch.setattr(sys, "argv", ["train.py", *command_line(data_dir, *flags)])
-        code = run_script(train.main)
-    return code, out.getvalue(), err.getvalue()
-
-
-def command_line(data_dir, *flags):
-    return ["--data_dir", str(data_dir), *SMALL, *map(str, flags)]
+    return run_main(train.main, *data, *SMALL, *flags)
 
 
 @pytest.fixture
-def sweep(full_data_dir, tmp_path):
+def sweep(tiny_data, tmp_path):
     """Train a sweep in `sweep.folder`, by the flags given."""
 
     def run(*flags):
-        return run_train(full_data_dir, "--output_dir", run.folder, *flags)
+        return run_train(tiny_data, "--output_dir", run.folder, *flags)
 
     run.folder = tmp_path / "sweep"
     return run
 
 
 @pytest.fixture(scope="module")
-def alone(full_data_dir, tmp_path_factory):
+def alone(tiny_data, tmp_path_factory):
     """The folder of a run that was trained by itself, from start to end."""
     folder = tmp_path_factory.mktemp("alone")
 
@@ -73,7 +67,7 @@ def alone(full_data_dir, tmp_path_factory):
         run_dir = folder / f"{gamma}_{seed}_{steps}"
         if not run_dir.exists():
             flags = ("--gamma", gamma, "--seed", seed, "--max_steps", steps)
-            assert run_train(full_data_dir, *flags, "--output_dir", run_dir)[0] == 0
+            assert run_train(tiny_data, *flags, "--output_dir", run_dir)[0] == 0
         return run_dir
 
     return trained
@@ -83,9 +77,9 @@ TWICE_TWO = ("--gamma", "6.4", "20", "--seed", "0-1", "--max_steps", "20", "--jo
 
 
 @pytest.fixture(scope="module")
-def finished_once(full_data_dir, tmp_path_factory):
+def finished_once(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "sweep"
-    code, out, err = run_train(full_data_dir, "--output_dir", folder, *TWICE_TWO)
+    code, out, err = run_train(tiny_data, "--output_dir", folder, *TWICE_TWO)
     return SimpleNamespace(folder=folder, code=code, out=out, err=err)
 
 
@@ -97,7 +91,7 @@ def finished(finished_once, sweep):
 
 
 def run_name(gamma, seed):
-    return f"dsprites_beta1_gamma{gamma}_seed{seed}"
+    return f"folder_images_beta1_gamma{gamma}_seed{seed}"
 
 
 def assert_same_run(folder, other):
@@ -142,32 +136,6 @@ def wait_for(condition, what):
         assert time.monotonic() < deadline, f"no {what} within two minutes"
         time.sleep(0.02)
     return value
-
-
-@contextlib.contextmanager
-def meanwhile(act):
-    """`act` is done in a thread beside the block; what it raises is raised at the block's end.
-
-    A signal to this process that comes when no sweep takes it any more does no harm.
-    """
-
-    def act_or_end() -> None:
-        try:
-            act()
-        except BaseException:
-            os.kill(os.getpid(), signal.SIGTERM)  # or the block would go on for ever
-            raise
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    earlier = [signal.signal(number, lambda *_: None) for number in numbers]
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(act_or_end)
-            yield
-            future.result()
-    finally:
-        for number, handler in zip(numbers, earlier, strict=True):
-            signal.signal(number, handler)
 
 
 def processes():
@@ -379,9 +347,9 @@ def test_other_settings_in_a_sweeps_folder_are_refused_before_any_training(finis
     assert told_of(sweep.folder) == told_of(finished.folder)
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(full_data_dir):
+def test_a_folder_that_cannot_be_written_is_one_line(tiny_data):
     flags = ("--seed", "0-1", "--max_steps", 1, "--output_dir", "/dev/null/sweep")
-    code, _, err = run_train(full_data_dir, *flags)
+    code, _, err = run_train(tiny_data, *flags)
     assert code == 2
     assert err.startswith("error: cannot write to /dev/null/sweep")
     assert err.count("\n") == 1
@@ -475,6 +443,7 @@ def test_runs_in_processes_finish_fail_and_die_each_on_their_own(sweep, alone, c
     assert before.items() <= contents(sweep.folder, "ckpt.pt").items()
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_sweep_with_a_run_that_was_told_to_stop_is_no_success(sweep):
     told_to_stop, other = (sweep.folder / run_name("6.4", seed) for seed in (0, 1))
@@ -491,6 +460,7 @@ def test_a_sweep_with_a_run_that_was_told_to_stop_is_no_success(sweep):
     assert code != 0
 
 
+@pytest.mark.slow
 @needs_proc
 def test_ctrl_c_reaches_all_processes_and_the_sweep_goes_on(sweep, alone, capfd):
     """It is for the sweep's own process to pass on; one that only starts does not die of it."""
@@ -527,11 +497,12 @@ def test_ctrl_c_reaches_all_processes_and_the_sweep_goes_on(sweep, alone, capfd)
         assert_same_run(run_dir, alone("6.4", seed, until))
 
 
+@pytest.mark.slow
 @needs_proc
-def test_the_processes_of_a_killed_sweep_stop_by_themselves(full_data_dir, tmp_path):
+def test_the_processes_of_a_killed_sweep_stop_by_themselves(tiny_data, tmp_path):
     run_dirs = [tmp_path / run_name("6.4", seed) for seed in (0, 1)]
     flags = ("--seed", "0-1", "--max_steps", ENDLESS, "--jobs", 2, "--output_dir", tmp_path)
-    command = [sys.executable, ROOT / "train.py", *command_line(full_data_dir, *flags)]
+    command = [sys.executable, ROOT / "train.py", *tiny_data, *SMALL, *flags]
     with open(tmp_path / "told", "w") as told:
         process = subprocess.Popen(
             list(map(str, command)), stdout=told, stderr=told, start_new_session=True
@@ -566,7 +537,7 @@ def test_the_processes_of_a_killed_sweep_stop_by_themselves(full_data_dir, tmp_p
 
 
 @pytest.fixture(scope="module")
-def restarted(full_data_dir, alone, tmp_path_factory):
+def restarted(tiny_data, alone, tmp_path_factory):
     """A sweep by two processes with --overwrite, of which one was killed and torchrun began anew.
 
     Its folder had held the runs of an earlier sweep.
@@ -580,7 +551,7 @@ def restarted(full_data_dir, alone, tmp_path_factory):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node=2", "--max-restarts=1", ROOT / "train.py"]
     flags = ("--seed", "0-2", "--max_steps", 40, "--checkpoint_every", 10, "--overwrite")
-    command += command_line(full_data_dir, *flags, "--output_dir", folder)
+    command += [*tiny_data, *SMALL, *flags, "--output_dir", folder]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen(list(map(str, command)), **pipes) as process:
 
@@ -601,6 +572,7 @@ def restarted(full_data_dir, alone, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 @needs_proc
 def test_torchrun_shares_out_a_sweep_and_goes_on_after_a_death(restarted, alone):
     assert restarted.code == 0, restarted.err
@@ -620,6 +592,7 @@ def test_torchrun_shares_out_a_sweep_and_goes_on_after_a_death(restarted, alone)
         assert_same_run(run_dir, alone("6.4", seed, 40))
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_restart_repeats_nothing_before_the_last_checkpoint(restarted):
     assert restarted.step in (10, 20, 30)
@@ -628,6 +601,7 @@ def test_a_restart_repeats_nothing_before_the_last_checkpoint(restarted):
     assert log.count(f"resuming at step {restarted.step} of 40") == 1
 
 
+@pytest.mark.slow
 @needs_proc
 def test_overwrite_holds_for_runs_that_begin_after_a_restart(restarted):
     for run in told_of(restarted.folder):

@@ -1,6 +1,7 @@
-"""train.py as a user runs it, on the whole of dSprites with small networks."""
+"""train.py as a user runs it, on a folder of small images with small networks."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,22 +13,19 @@ import pytest
 import torch
 
 import train
-from factorvae.errors import run_script
 from factorvae.training import run_folder
+from tests.helpers import meanwhile, run_main
 
 ROOT = Path(train.__file__).parent
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 4 --threads 1".split()
 
 
 @pytest.fixture
-def run_train(full_data_dir, monkeypatch, capsys):
+def run_train(tiny_folder, monkeypatch):
     def run(*flags):
-        argv = ["train.py", "--data_dir", str(full_data_dir), *SMALL, *map(str, flags)]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = run_script(train.main)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_main(train.main, *tiny_folder.flags, *SMALL, *flags)
 
+    monkeypatch.chdir(tiny_folder.path)
     return run
 
 
@@ -40,7 +38,7 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     flags = ("--output_dir", run_dir, "--log_every", 5)
     code, out, err = run_train(*flags, "--max_steps", 10)
     assert code == 0
-    assert "737,280 images of 1x64x64, rendered" in out
+    assert "24 images of 1x32x32, " in out
     assert "step 10 of 10" in err
     files = {path.name for path in run_dir.iterdir()}
     assert files == {"ckpt.pt", "config.json", "stats.csv", "log.txt"}
@@ -66,18 +64,17 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     assert run_folder.read_log(run_dir)["step"].tolist() == [5]
 
 
-def test_the_default_folder_is_named_after_the_run(run_train, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_default_folder_is_named_after_the_run(run_train, tiny_folder):
     code, _, _ = run_train("--max_steps", 1, "--gamma", 35, "--seed", 2)
     assert code == 0
-    assert (tmp_path / "runs" / "dsprites_beta1_gamma35_seed2" / "ckpt.pt").exists()
+    assert (tiny_folder.path / "runs" / "folder_images_beta1_gamma35_seed2" / "ckpt.pt").exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--dataset", "mnist"], "unknown dataset 'mnist'; known are dsprites"),
-        (["--batch_size", "737281"], "--batch_size 737281 exceeds the 737280 images"),
+        (["--batch_size", "25"], "--batch_size 25 exceeds the 24 images"),
         (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, not tpu"),
         (["--device", "cpu:"], "--device must be auto, cpu, cuda or cuda:N, not cpu:"),
         (["--device", "cuda:99"], "--device cuda:99: PyTorch sees"),
@@ -105,21 +102,19 @@ def test_a_damaged_checkpoint_is_not_trained_over(run_train, run_dir):
     assert path.stat().st_size == 1000
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_step_and_the_run_goes_on(
-    run_train, full_data_dir, run_dir, number, code
-):
-    flags = ["--data_dir", full_data_dir, "--output_dir", run_dir, "--log_every", 1, *SMALL]
-    command = [sys.executable, ROOT / "train.py", *flags]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+def wait_for_rows(run_dir):
     stats = run_dir / "stats.csv"
     deadline = time.monotonic() + 120
     while not (stats.exists() and stats.read_text().count("\n") > 3):
         assert time.monotonic() < deadline, "no step within two minutes"
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == code
+        time.sleep(0.02)
+
+
+def assert_stopped_and_goes_on(run_train, run_dir, out):
+    """The last step is saved, and the run goes on as if it had never been stopped."""
     stopped = int(re.search(r"stopped at step ([\d,]+)", out)[1].replace(",", ""))
     saved = torch.load(run_dir / "ckpt.pt", weights_only=True)
     assert saved["step"] == stopped
@@ -132,3 +127,40 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(
         assert run_train("--output_dir", folder, "--log_every", 1, "--max_steps", until)[0] == 0
     one, other = (torch.load(d / "ckpt.pt", weights_only=True) for d in (run_dir, whole))
     assert all(torch.equal(one["vae"][name], other["vae"][name]) for name in one["vae"])
+
+
+@SIGNALS
+def test_a_signal_stops_after_the_step_and_the_run_goes_on(run_train, run_dir, number, code):
+    def interrupt():
+        wait_for_rows(run_dir)
+        os.kill(os.getpid(), number)
+
+    with meanwhile(interrupt):
+        ended, out, _ = run_train("--output_dir", run_dir, "--log_every", 1, "--max_steps", 100_000)
+    assert ended == code
+    assert_stopped_and_goes_on(run_train, run_dir, out)
+
+
+@pytest.mark.slow
+@SIGNALS
+def test_a_signal_to_a_process_too(run_train, tiny_folder, run_dir, number, code):
+    flags = [*tiny_folder.flags, "--output_dir", run_dir, "--log_every", 1, *SMALL]
+    command = [sys.executable, ROOT / "train.py", *flags, "--max_steps", 100_000]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for_rows(run_dir)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert_stopped_and_goes_on(run_train, run_dir, out)
+
+
+@pytest.mark.slow
+def test_the_whole_of_dsprites_is_trained_on(tmp_path):
+    """The one start of a script on the default data, drawn here."""
+    flags = ("--data_dir", tmp_path, "--output_dir", tmp_path / "run", "--max_steps", 2)
+    code, out, _ = run_main(train.main, *SMALL, *flags)
+    assert code == 0
+    assert "dsprites: 737,280 images of 1x64x64, rendered" in out
