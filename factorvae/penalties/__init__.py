@@ -28,9 +28,9 @@ class Method:
     each the config's field of that name, or `num_images`, the size of the data.
     """
 
-    title: str
-    penalises: str
-    source: str
+    title: str = ""
+    penalises: str = ""
+    source: str = ""
     defaults: Mapping[str, object] = field(default_factory=dict)
     penalty: Callable[..., Tensor] | None = None
     settings: tuple[str, ...] = ()
@@ -89,3 +89,5 @@ METHODS: dict[str, Method] = {
         settings=("num_images", "stratified"),
     ),
 }
+
+METHOD_SETTINGS = frozenset(name for method in METHODS.values() for name in method.settings)
