@@ -2,9 +2,9 @@
 
 The paper's lambda_od is --gamma and its lambda_d is --gamma times --dip_ratio. The paper leaves the
 estimate of the covariance to the minibatch; here it divides by B, as disentanglement_lib's does, of
-which `lambda_od` and `lambda_d_factor` are --gamma and --dip_ratio. The code that the authors
-published differs from the paper: it centres each code over its latents instead of each latent over
-the batch, and does not divide by B.
+which `lambda_od` and `lambda_d_factor` are --gamma and --dip_ratio. The DIP-VAE in AIX360 differs
+from the paper: it centres each code over its latents instead of each latent over the batch, and
+does not divide by B.
 """
 
 import torch
