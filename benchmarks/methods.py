@@ -67,7 +67,7 @@ def main() -> None:
     print(
         f"{args.device}, {args.precision}, {args.threads} threads, {args.rounds} turns of ", end=""
     )
-    print(f"{args.steps} steps; medians and quartiles over the turns")
+    print(f"{args.rounds} turns of {args.steps} steps, medians and quartiles over them")
     for name, values in seconds.items():
         ratio = base / np.array(values)
         slow = "" if np.median(ratio) >= LEAST else f"   less than {LEAST:g}"
