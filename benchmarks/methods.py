@@ -18,9 +18,9 @@ import torch
 from benchmarks.step import spread
 from factorvae.config import TrainConfig, parse
 from factorvae.datasets import load_dataset
+from factorvae.device import keep_freed_memory
 from factorvae.penalties import METHODS
-from factorvae.runtime import keep_freed_memory
-from factorvae.trainer import Trainer
+from factorvae.training.trainer import Trainer
 
 LEAST = 0.95  # of beta-VAE's rate
 CASES = [*((name,) for name in METHODS), ("btcvae", "--stratified")]

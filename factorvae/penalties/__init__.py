@@ -90,4 +90,6 @@ METHODS: dict[str, Method] = {
     ),
 }
 
+# methods that folders and tables have always told apart by gamma, and do not name
+TOLD_BY_GAMMA = frozenset({"factorvae", "betavae"})
 METHOD_SETTINGS = frozenset(name for method in METHODS.values() for name in method.settings)
