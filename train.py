@@ -1,6 +1,6 @@
-"""Train FactorVAE, or, with --gamma 0, beta-VAE. The same command again resumes a run.
+"""Train FactorVAE or another --method. The same command again resumes a run.
 
-Several values of --seed, --gamma or --beta make a sweep: a run of each combination.
+Several values of --method, --seed, --gamma or --beta make a sweep: a run of each combination.
 """
 
 import sys

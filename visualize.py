@@ -24,7 +24,7 @@ from factorvae.device import choose_device, use_threads
 from factorvae.errors import run_script
 from factorvae.evaluation.report import read_scores
 from factorvae.figures.gallery import Gallery, write_gallery
-from factorvae.figures.plots import run_title
+from factorvae.figures.plots import run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
@@ -82,7 +82,7 @@ def gallery_of(
         vae=restore_vae(checkpoint, device),
         dataset=dataset,
         device=device,
-        title=run_title(dataset.name, step, trained["beta"], trained["gamma"]),
+        title=run_title(dataset.name, step, trained["beta"], trained["gamma"], trained["method"]),
         base_index=base_index,
         log=log_until(path.parent, step),
         seed=config.seed,
@@ -106,7 +106,7 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
         trained, step = checkpoint["config"], checkpoint["step"]
         return SweepRun(
             name=path.parent.name,
-            setting=f"β = {trained['beta']:g}, γ = {trained['gamma']:g}, {step:,} steps",
+            setting=setting_title(trained, step),
             log=log_until(path.parent, step),
             scores=read_scores(path.parent),
             gallery=lambda: gallery_of(path, checkpoint, dataset, base_index, config, device),

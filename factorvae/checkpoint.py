@@ -1,8 +1,8 @@
 """Checkpoints: one file that describes itself and loads with `torch.load(weights_only=True)`.
 
 It is a dict of plain values and tensors: `format`, `version`, `config` (the fields of TrainConfig),
-`dataset` (what `describe_dataset` gives), `step`, `finished`, `vae`, `discriminator` (None where
-gamma is 0), the optimisers' states, and what resuming needs besides.
+`dataset` (what `describe_dataset` gives), `step`, `finished`, `vae`, `discriminator` (None in
+methods without one), the optimisers' states, and what resuming needs besides.
 """
 
 import io
@@ -66,6 +66,9 @@ def load_checkpoint(path: str | Path) -> dict:
     missing = [key for key in KEYS if key not in checkpoint]
     if missing:
         raise UserError(f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}")
+    if "method" not in checkpoint["config"]:  # from when there were these two
+        with_tc = checkpoint["config"]["gamma"] > 0
+        checkpoint["config"]["method"] = "factorvae" if with_tc else "betavae"
     return checkpoint
 
 
@@ -115,7 +118,7 @@ def restore_vae(checkpoint: dict, device: torch.device | str = "cpu") -> VAE:
 def restore_discriminator(
     checkpoint: dict, device: torch.device | str = "cpu"
 ) -> Discriminator | None:
-    """The checkpoint's discriminator, in evaluation mode; None for a run with gamma 0."""
+    """The checkpoint's discriminator, in evaluation mode; None for a run without one."""
     if checkpoint["discriminator"] is None:
         return None
     config = checkpoint["config"]

@@ -1,8 +1,8 @@
 """Every setting of the project, written once: its default, its range, its help and its flag.
 
 A config is a frozen dataclass; `parse` builds the command line from its fields, fills what the user
-left unset from the dataset's preset, and checks every value. Where flags were given several values,
-`parse_sweep` makes a config of each combination.
+left unset from the method's preset and then the dataset's, and checks every value. Where flags were
+given several values, `parse_sweep` makes a config of each combination.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factorvae.errors import UserError
+from factorvae.penalties import METHOD_SETTINGS, METHODS, Method
 
 
 def option(
@@ -95,15 +96,37 @@ class TrainConfig(Config):
     disc_depth: int = option(6, "model", "hidden layers of the discriminator", minimum=1)
     disc_width: int = option(1000, "model", "units in each of them", minimum=1)
 
+    method: str = option(
+        "factorvae",
+        "objective",
+        "what gamma weighs; factorvae with gamma 0 is betavae",
+        choices=tuple(METHODS),
+        several=True,
+    )
     beta: float = option(
         1.0, "objective", "weight of the KL term (1 in FactorVAE)", minimum=0, several=True
     )
     gamma: float = option(
         6.4,
         "objective",
-        "weight of the total correlation; 0 trains no discriminator",
+        "weight of the penalty, in factorvae of the total correlation; 0 trains no discriminator",
         minimum=0,
         several=True,
+    )
+    capacity: float = option(
+        25.0, "objective", "of annealed: nats that the KL grows to", minimum=0, several=True
+    )
+    capacity_steps: int = option(
+        100_000, "objective", "of annealed: steps in which it grows", minimum=1
+    )
+    dip_ratio: float = option(
+        10.0,
+        "objective",
+        "of dipvae1 and dipvae2 (there 1): weight of the diagonal, over gamma",
+        minimum=0,
+    )
+    stratified: bool = option(
+        False, "objective", "of btcvae: minibatch stratified sampling in place of weighted"
     )
 
     batch_size: int = option(
@@ -149,6 +172,15 @@ class TrainConfig(Config):
     overwrite: bool = option(
         False, "run", "begin anew: remove the checkpoint and log of an earlier run", resume="free"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "factorvae" and self.gamma == 0:  # one name for one thing
+            object.__setattr__(self, "method", "betavae")
+        if self.method == "betavae" and self.gamma > 0:
+            raise UserError(f"--gamma must be 0 with --method betavae, not {self.gamma}")
+        if self.stratified and self.batch_size < 2:
+            raise UserError("--stratified needs a --batch_size of at least 2")
 
     def dataset_options(self) -> dict[str, object]:
         """What `load_dataset` takes besides the name and the folder."""
@@ -277,10 +309,6 @@ def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = Non
             groups[group] = parser.add_argument_group(group)
         groups[group].add_argument(flag_of(field), **_argument(field))
     given = vars(parser.parse_args(argv))
-    known = {field.name for field in dataclasses.fields(cls)}
-    if "dataset" in given:
-        presets = {name: value for name, value in preset(given["dataset"]).items() if name in known}
-        given = {**presets, **given}
     several = {
         field.name: dict.fromkeys(itertools.chain.from_iterable(given[field.name]))
         for field in dataclasses.fields(cls)
@@ -289,10 +317,37 @@ def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = Non
     number = math.prod(map(len, several.values()))
     if number > MOST_RUNS:
         raise UserError(f"these flags make a sweep of {number:,} runs; {MOST_RUNS:,} are the most")
-    return [
-        cls(**{**given, **dict(zip(several, values, strict=True))})
+    configs = [
+        _filled(cls, {**given, **dict(zip(several, values, strict=True))})
         for values in itertools.product(*several.values())
     ]
+    if cls is not TrainConfig:
+        return configs
+    _check_method_flags(given, configs)
+    return list(dict.fromkeys(configs))  # one where a flag is no setting of the method
+
+
+def _filled(cls: type[C], given: dict[str, object]) -> C:
+    """The config of the values given; of those left unset, the method's go before the dataset's.
+
+    A setting of other methods only is as if it were not given.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
+    presets = preset(given["dataset"]) if "dataset" in given else {}
+    if "method" in known:
+        method = METHODS.get(given.get("method", cls.method), Method())  # the check below tells
+        presets = {**presets, **method.defaults}
+        given = {n: v for n, v in given.items() if n not in METHOD_SETTINGS - set(method.settings)}
+    return cls(**{**{n: v for n, v in presets.items() if n in known}, **given})
+
+
+def _check_method_flags(given: dict[str, object], configs: Sequence[TrainConfig]) -> None:
+    """Raise UserError for a setting that none of the methods has."""
+    methods = list(dict.fromkeys(config.method for config in configs))
+    used = {name for method in methods for name in METHODS[method].settings}
+    for name in given:
+        if name in METHOD_SETTINGS - used:
+            raise UserError(f"--{name} is no setting of --method {' '.join(methods)}")
 
 
 def flag_of(field: dataclasses.Field) -> str:
@@ -316,19 +371,16 @@ def _argument(field: dataclasses.Field) -> dict[str, object]:
     if typing.get_origin(base) is tuple:  # tuple[int, ...]
         argument["nargs"] = "+"
         base = typing.get_args(base)[0]
+    choices = field.metadata["choices"]
+    kind = "|".join(map(str, choices)) if choices else base.__name__
     if field.metadata["several"]:
         return {
             **argument,
             "nargs": "+",
-            "type": _integers if base is int else _floats,
-            "metavar": "int|first-last" if base is int else base.__name__,
+            "type": {int: _integers, float: _floats, str: _strings}[base],
+            "metavar": "int|first-last" if base is int else kind,
         }
-    choices = field.metadata["choices"]
-    return {
-        **argument,
-        "type": base,
-        "metavar": "|".join(map(str, choices)) if choices else base.__name__,
-    }
+    return {**argument, "type": base, "metavar": kind}
 
 
 def _integers(text: str) -> Sequence[int]:
@@ -344,6 +396,10 @@ def _integers(text: str) -> Sequence[int]:
 
 def _floats(text: str) -> Sequence[float]:
     return (_number(float, text),)
+
+
+def _strings(text: str) -> Sequence[str]:
+    return (text,)
 
 
 def _number(kind: type, text: str) -> float:

@@ -40,6 +40,7 @@ from factorvae.evaluation.scores import (
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.metrics import udr
 from factorvae.models import Discriminator
+from factorvae.penalties import METHOD_SETTINGS, METHODS, Method
 
 GLOB_SIGNS = set("*?[")
 FEWEST_POINTS = 4  # two to fit and two held out
@@ -137,9 +138,14 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
 
 
 def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
-    """The data of the evaluation, and every field of the training but the seed that shapes it."""
+    """The data of the evaluation, and every field of the training but the seed that shapes it.
+
+    A setting of other methods only is None.
+    """
+    method = checkpoint["config"]["method"]
+    not_of_method = METHOD_SETTINGS - set(METHODS.get(method, Method()).settings)
     trained = {
-        f.name: checkpoint["config"].get(f.name, f.default)
+        f.name: None if f.name in not_of_method else checkpoint["config"].get(f.name, f.default)
         for f in fields(TrainConfig)
         if f.metadata["resume"] == "same"
         and (f.metadata["group"] != "run" or f.name == "precision")
@@ -151,9 +157,10 @@ def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
 
 
 def group_by_setting(models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
-    """Models that differ by their seed only, in the order of their first."""
+    """Models that differ by their seed only: by method, and in the order of their first."""
     groups: dict[tuple, list[EvaluatedModel]] = {}
-    for model in models:
+    methods = [*METHODS, *(model.setting["method"] for model in models)]
+    for model in sorted(models, key=lambda model: methods.index(model.setting["method"])):
         groups.setdefault(tuple(model.setting.items()), []).append(model)
     return list(groups.values())
 
@@ -170,7 +177,7 @@ def _missing(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[st
             why = f"{dataset.name} has no image of every combination of its factors"
         missing |= dict.fromkeys(NEEDS_GRID, why)
     if model.checkpoint["discriminator"] is None:
-        missing["discriminator_total_correlation"] = "trained with gamma 0, without a discriminator"
+        missing["discriminator_total_correlation"] = "trained without a discriminator"
     if sum(other.setting == model.setting for other in models) < 2:
         missing["udr"] = "it compares several checkpoints of one setting"
     return missing

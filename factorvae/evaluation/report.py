@@ -19,6 +19,7 @@ from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
 from factorvae.evaluation.scores import MEASURE_NAMES, NEEDS_SPLIT, SCORES, Score
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
+from factorvae.penalties import METHOD_SETTINGS, TOLD_BY_GAMMA
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
@@ -154,9 +155,10 @@ def text_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> str:
 def _table_of_one(model: EvaluatedModel, config: EvaluateConfig) -> str:
     """A line per score, with its standard error and how it was made."""
     trained = model.checkpoint["config"]
+    method = "".join(f"{trained[key]}, " for key in _shown_method([model]))
     state = "" if model.checkpoint["finished"] else ", not finished"
     lines = [
-        f"{model.path}: beta {trained['beta']:g}, gamma {trained['gamma']:g}, "
+        f"{model.path}: {method}beta {trained['beta']:g}, gamma {trained['gamma']:g}, "
         f"seed {trained['seed']}, step {model.checkpoint['step']:,}{state}",
         *_about_data(model, config),
     ]
@@ -233,7 +235,7 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     the files.
     """
     groups = group_by_setting(models)
-    settings = [*SHOWN_SETTINGS, *_other_differences(models)]
+    settings = [*_shown_method(models), *SHOWN_SETTINGS, *_other_differences(models)]
     if len({model.setting["data"] for model in models}) == 1:
         settings.remove("data")  # told below
     scores = [score for score in _known(models) if score.headline or config.metrics]
@@ -344,10 +346,26 @@ def _names(models: Sequence[EvaluatedModel]) -> dict[Path, str]:
     return {path: name if name and counts[name] == 1 else str(path) for path, name in short.items()}
 
 
+def _shown_method(models: Sequence[EvaluatedModel]) -> list[str]:
+    """The field, but where beta and gamma say all."""
+    methods = {model.setting["method"] for model in models}
+    return [] if methods <= TOLD_BY_GAMMA else ["method"]
+
+
 def _other_differences(models: Sequence[EvaluatedModel]) -> list[str]:
-    """Fields of the settings, but those always shown, in which some models differ."""
-    keys = [key for key in models[0].setting if key not in SHOWN_SETTINGS]
-    differing = [key for key in keys if len({model.setting[key] for model in models}) > 1]
+    """Fields of the settings, but those always shown, in which some models differ.
+
+    Of the settings of some methods only, those in which models of the same method do.
+    """
+    keys = [key for key in models[0].setting if key not in (*SHOWN_SETTINGS, "method")]
+
+    def values(key: str) -> list[set]:
+        if key not in METHOD_SETTINGS:
+            return [{model.setting[key] for model in models}]
+        methods = {model.setting["method"] for model in models}
+        return [{m.setting[key] for m in models if m.setting["method"] == one} for one in methods]
+
+    differing = [key for key in keys if any(len(those) > 1 for those in values(key))]
     if any(model.setting["trained on"] != model.setting["data"] for model in models):
         differing = ["trained on", *(key for key in differing if key != "trained on")]
     return differing
@@ -359,7 +377,9 @@ def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
     for model in models:
         setting = model.setting
         parts = [setting["data"]]
-        parts += [f"{key} {_setting_value(setting[key])}" for key in ("beta", "gamma", *others)]
+        parts += [setting[key] for key in _shown_method(models)]
+        shown = [key for key in ("beta", "gamma", *others) if setting[key] is not None]
+        parts += [f"{key} {_setting_value(setting[key])}" for key in shown]
         labels[id(model)] = "; ".join([*parts, f"{setting['steps']:,} steps"])
     return labels
 
@@ -367,6 +387,8 @@ def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
 def _setting_value(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
+    if value is None:
+        return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -263,7 +263,7 @@ EXHIBITS = (
         "training",
         "Training",
         "From the run's log; dark lines are running means. The TC estimate and the accuracy are "
-        "the discriminator's.",
+        "the discriminator's; a method without one has its penalty there.",
         Gallery.training,
         needs_log=True,
     ),

@@ -33,6 +33,7 @@ from factorvae.figures.style import (
     signed,
     styled,
 )
+from factorvae.penalties import METHODS, TOLD_BY_GAMMA
 
 # A latent with no more nats of KL to the prior than this tells the decoder nothing one can see.
 DEAD_KL = 0.01
@@ -44,12 +45,25 @@ MAX_ROWS = 16  # latents below each other; more than that stand in several colum
 LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
 
 
-def run_title(dataset: str, step: int, beta: float, gamma: float) -> str:
+def run_title(dataset: str, step: int, beta: float, gamma: float, method: str = "factorvae") -> str:
     """The line under every heading: 'FactorVAE on dsprites, step 20,000, β = 1, γ = 6.4'."""
-    model = "FactorVAE" if gamma > 0 else "VAE" if beta == 1 else "β-VAE"
+    if gamma > 0:
+        model = METHODS[method].title.replace("beta", "β")
+    else:
+        model = "VAE" if beta == 1 else "β-VAE"
     if len(dataset) > 32:
         dataset = "…" + dataset[-31:]  # the end of a folder's path says most
     return f"{model} on {dataset}, step {step:,}, β = {beta:g}, γ = {gamma:g}"
+
+
+def setting_title(config: Mapping[str, object], step: int) -> str:
+    """What runs that differ by their seed share: 'β-TCVAE, β = 1, γ = 5, 20,000 steps'."""
+    method = config["method"]
+    parts = [] if method in TOLD_BY_GAMMA else [METHODS[method].title.replace("beta", "β")]
+    parts += [f"β = {config['beta']:g}", f"γ = {config['gamma']:g}"]
+    if "capacity" in METHODS[method].settings:
+        parts.append(f"C = {config['capacity']:g}")
+    return ", ".join([*parts, f"{step:,} steps"])
 
 
 def latent_order(kl: ArrayLike) -> np.ndarray:
@@ -477,7 +491,8 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
 
     Args:
         log: columns of a run's log, each [rows]: `step`, `recon`, `kl`, `tc`, `disc_accuracy`, and
-            `kl_0`, `kl_1`, ... for the latents. Missing values are nan.
+            `kl_0`, `kl_1`, ... for the latents. Missing values are nan. A column `penalty` is drawn
+            in place of `tc` and `disc_accuracy`.
         title: the run, from `run_title`.
     """
     log = {name: np.asarray(column, dtype=np.float64) for name, column in log.items()}
@@ -485,13 +500,18 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     left, top = MARGIN + 44, HEADER + 26
     tall = height + pitch_y + 50
     layout = FigureLayout(2 * pitch_x + width + left + 90, top + tall, "Training", title)
-    panels = (
+    panels = [
         ("recon", "Reconstruction loss / nats, log scale"),
         ("kl", "KL to the prior / nats"),
         ("elbo", "ELBO / nats"),
-        ("tc", "Total correlation, estimated / nats"),
-        ("disc_accuracy", "Discriminator accuracy"),
-    )
+    ]
+    if "penalty" in log:
+        panels += [("penalty", "Penalty, before γ")]
+    else:
+        panels += [
+            ("tc", "Total correlation, estimated / nats"),
+            ("disc_accuracy", "Discriminator accuracy"),
+        ]
     log["elbo"] = -log["recon"] - log["kl"]
     for index, (column, heading) in enumerate(panels):
         line, place = divmod(index, 3)

@@ -127,6 +127,16 @@ class World:
         dist.all_gather(parts, part.contiguous(), group=self.group)
         return torch.cat(parts)
 
+    def all_gather_codes(self, *codes: Tensor) -> list[Tensor]:
+        """[b, latent_dim] of every process -> [b * size, latent_dim], each: the whole batch's.
+
+        For a term of the loss that every process computes alike. Its gradient for this process's
+        rows is scaled by `size`, since the processes' gradients are averaged afterwards.
+        """
+        if self.alone:
+            return list(codes)
+        return list(_AllGatherCodes.apply(torch.cat(codes, dim=1), self).chunk(len(codes), dim=1))
+
     def all_reduce_mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
         return self._all_reduce(values, dist.ReduceOp.SUM) / self.size
@@ -141,6 +151,17 @@ class World:
         values = values.clone()
         dist.all_reduce(values, operation, group=self.group)
         return values
+
+
+class _AllGatherCodes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, part: Tensor, world: World) -> Tensor:  # noqa: ANN001
+        ctx.world = world
+        return world.all_gather_rows(part)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        return grad[ctx.world.shard(len(grad))] * ctx.world.size, None
 
 
 def _nothing() -> None:

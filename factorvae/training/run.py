@@ -26,6 +26,7 @@ from factorvae.training.run_folder import (
     make_run_dir,
     read_log,
     run_dir_of,
+    swept_settings,
 )
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer
@@ -78,7 +79,7 @@ class Run:
             self._ended(trainer)
             return
 
-        header = columns(config.latent_dim)
+        header = columns(config.latent_dim, config.method)
         with RunLog(self.folder, header, self.steps, config.log_every) as log:
 
             def say(text: str) -> None:
@@ -130,9 +131,7 @@ class Run:
         known = [name for name in SHOWN if self.steps and len(rows.get(name, ()))]
         return {
             "folder": self.folder.name,
-            "beta": self.config.beta,
-            "gamma": self.config.gamma,
-            "seed": self.config.seed,
+            **{name: getattr(self.config, name) for name in swept_settings(self.config.method)},
             "state": self.state,
             "steps": self.steps,
             "until": self.until,

@@ -10,10 +10,11 @@ pixels or latents and averaged over the batch):
     tc                  the discriminator's estimate of the total correlation
     disc_loss           the discriminator's cross-entropy; log 2 = .693 is chance
     disc_accuracy       the share of codes that it takes for what they are; .5 is chance
+    penalty             in place of these three, of methods whose penalty is a function
     kl_0, kl_1, ...     the KL of each latent
     images_per_second   images of first batches per second of wall time
 
-With gamma 0 there is no discriminator, and its three columns are empty.
+Without a discriminator and without a penalty (beta-VAE), the three columns are empty.
 """
 
 import csv
@@ -33,28 +34,56 @@ from factorvae.config import TrainConfig, flag_of
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, CONFIG_NAME, LOG_NAME, METRICS_NAME, STATS_NAME
+from factorvae.penalties import METHOD_SETTINGS, METHODS, TOLD_BY_GAMMA
 
-SHOWN = {"recon": ".1f", "kl": ".2f", "tc": ".3f", "disc_accuracy": ".3f"}  # while training
+SHOWN = {  # while training
+    "recon": ".1f",
+    "kl": ".2f",
+    "tc": ".3f",
+    "disc_accuracy": ".3f",
+    "penalty": ".3f",
+}
 DISCRIMINATOR_COLUMNS = ("tc", "disc_loss", "disc_accuracy")
+PENALTY_COLUMNS = ("penalty",)
+SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
 
 def run_dir_of(config: TrainConfig) -> Path:
     """--output_dir, or runs/dsprites_beta1_gamma6.4_seed0."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    return Path("runs") / run_name(config.dataset, [config.beta], [config.gamma], [config.seed])
+    return Path("runs") / run_name([config])
 
 
-def run_name(
-    dataset: str, betas: Sequence[float], gammas: Sequence[float], seeds: Sequence[int]
-) -> str:
-    """dsprites_beta1_gamma6.4_seed0, or, of a sweep, dsprites_beta1+4_gamma6.4_seed0-9."""
-    dataset = dataset.replace(":", "_").replace("/", "_")
-    beta, gamma = ("+".join(map(_shortest, values)) for values in (betas, gammas))
-    seed = "+".join(map(str, seeds))
-    if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        seed = f"{seeds[0]}-{seeds[-1]}"
-    return f"{dataset}_beta{beta}_gamma{gamma}_seed{seed}"
+def run_name(configs: Sequence[TrainConfig]) -> str:
+    """Of a run or a sweep: dsprites_beta1_gamma6.4_seed0, dsprites_btcvae_beta1_gamma2+5_seed0-9.
+
+    The capacity is named where it is a setting of the method.
+    """
+    methods = list(dict.fromkeys(c.method for c in configs))
+    betas = list(dict.fromkeys(c.beta for c in configs))
+    gammas = list(dict.fromkeys(c.gamma for c in configs))
+    seeds = list(dict.fromkeys(c.seed for c in configs))
+    with_capacity = [c for c in configs if "capacity" in METHODS[c.method].settings]
+    capacities = list(dict.fromkeys(c.capacity for c in with_capacity))
+
+    parts = [configs[0].dataset.replace(":", "_").replace("/", "_")]
+    if not TOLD_BY_GAMMA.issuperset(methods):
+        parts.append("+".join(methods))
+    for name, values in (("beta", betas), ("gamma", gammas), ("capacity", capacities)):
+        if values:
+            parts.append(name + "+".join(map(_shortest, values)))
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        parts.append(f"seed{seeds[0]}-{seeds[-1]}")
+    else:
+        parts.append("seed" + "+".join(map(str, seeds)))
+    return "_".join(parts)
+
+
+def swept_settings(method: str) -> list[str]:
+    """The fields in which runs of a sweep differ, but those of other methods."""
+    others = METHOD_SETTINGS - set(METHODS[method].settings)
+    return [name for name in SWEPT if name not in others]
 
 
 def _shortest(value: float) -> str:
@@ -126,10 +155,11 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
         raise UserError(f"cannot write to {run_dir}: {error.strerror or error}") from error
 
 
-def columns(latent_dim: int) -> list[str]:
+def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
     """The header of stats.csv."""
     kl_columns = [f"kl_{j}" for j in range(latent_dim)]
-    losses = ["recon", "kl", *DISCRIMINATOR_COLUMNS]
+    of_method = PENALTY_COLUMNS if METHODS[method].penalty else DISCRIMINATOR_COLUMNS
+    losses = ["recon", "kl", *of_method]
     return ["step", *losses, *kl_columns, "images_per_second"]
 
 

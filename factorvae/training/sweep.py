@@ -1,4 +1,4 @@
-"""A sweep: the runs of every combination of the seeds, gammas and betas asked for.
+"""A sweep: the runs of every combination of the methods, seeds, gammas and betas asked for.
 
 On one CUDA device the runs train at the same time, each by graphs on a stream of its own; on the
 CPU, in a process each, several at a time. Under torchrun every process has a share of the runs.
@@ -28,7 +28,7 @@ from factorvae.training.distributed import World
 from factorvae.training.run import Run
 from factorvae.training.run_folder import make_run_dir, run_name
 from factorvae.training.signals import SIGNALS, StopSignals
-from factorvae.training.sweep_folder import SWEPT, check_same_sweep, sweep_table, write_sweep
+from factorvae.training.sweep_folder import check_same_sweep, sweep_table, write_sweep
 
 RUNS_PER_DEVICE = 16  # on CUDA at a time, by default
 CPU = torch.device("cpu")
@@ -38,8 +38,7 @@ def sweep_dir_of(configs: Sequence[TrainConfig]) -> Path:
     """--output_dir, or runs/dsprites_beta1_gamma1+6.4_seed0-9."""
     if configs[0].output_dir is not None:
         return Path(configs[0].output_dir)
-    values = [list(dict.fromkeys(getattr(c, name) for c in configs)) for name in SWEPT]
-    return Path("runs") / run_name(configs[0].dataset, *values)
+    return Path("runs") / run_name(configs)
 
 
 def is_sweep(configs: Sequence[TrainConfig]) -> bool:
@@ -50,10 +49,9 @@ def is_sweep(configs: Sequence[TrainConfig]) -> bool:
 def runs_of(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
     """The same, each with its own folder in the sweep's."""
     folder = sweep_dir_of(configs)
-    names = [run_name(c.dataset, [c.beta], [c.gamma], [c.seed]) for c in configs]
     return [
-        dataclasses.replace(config, output_dir=str(folder / name))
-        for config, name in zip(configs, names, strict=True)
+        dataclasses.replace(config, output_dir=str(folder / run_name([config])))
+        for config in configs
     ]
 
 

@@ -4,9 +4,10 @@ The file is a JSON object:
 
     format, version     what the file is
     settings            what its runs have in common, as in their config.json
-    runs                of each run: folder, beta, gamma, seed, state ('new', 'stopped', 'finished'
-                        or 'failed'), steps done, steps of the whole run (until), error, and the
-                        figures of the last row of its log
+    runs                of each run: folder, method, beta, gamma, seed (and the capacity of
+                        annealed), state ('new', 'stopped', 'finished' or 'failed'), steps done,
+                        steps of the whole run (until), error, and the figures of the last row of
+                        its log
 """
 
 import dataclasses
@@ -19,11 +20,11 @@ from pathlib import Path
 from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file
-from factorvae.training.run_folder import SHOWN, WAYS_OUT, differing_flags
+from factorvae.penalties import METHOD_SETTINGS, TOLD_BY_GAMMA
+from factorvae.training.run_folder import SHOWN, SWEPT, WAYS_OUT, differing_flags
 
 FORMAT = "factorvae study"
 VERSION = 1
-SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
 
 def write_sweep(
@@ -35,7 +36,8 @@ def write_sweep(
         UserError: the folder cannot be written to.
     """
     common = dataclasses.asdict(configs[0])
-    settings = {name: common[name] for name in common if name not in (*SWEPT, "output_dir")}
+    differing = {*SWEPT, *METHOD_SETTINGS, "output_dir"}
+    settings = {name: common[name] for name in common if name not in differing}
     listed = {run["folder"] for run in summaries}
     earlier = [run for run in read_sweep(folder)["runs"] if run["folder"] not in listed]
     content = {"format": FORMAT, "version": VERSION, "settings": settings}
@@ -79,7 +81,13 @@ def read_sweep(folder: Path) -> dict:
     return content
 
 
-HEADINGS = {"recon": "recon", "kl": "KL", "tc": "TC", "disc_accuracy": "disc. accuracy"}
+HEADINGS = {
+    "recon": "recon",
+    "kl": "KL",
+    "tc": "TC",
+    "disc_accuracy": "disc. accuracy",
+    "penalty": "penalty",
+}
 
 
 def sweep_table(summaries: Sequence[dict]) -> str:
@@ -87,22 +95,31 @@ def sweep_table(summaries: Sequence[dict]) -> str:
 
     The figures are those of the last row of each log: means over its last --log_every steps.
     """
-    rows = [["run", "state", "steps", *(HEADINGS[name] for name in SHOWN)]]
+    names = [n for n in SHOWN if n != "penalty" or any(n in run["figures"] for run in summaries)]
+    rows = [["run", "state", "steps", *(HEADINGS[name] for name in names)]]
     for run in summaries:
-        figures = [_form(name, run["figures"].get(name)) for name in SHOWN]
+        figures = [_form(name, run["figures"].get(name)) for name in names]
         rows.append([run["folder"], run["state"], f"{run['steps']:,}", *figures])
     rows.append([])
     groups: dict[tuple, list[dict]] = {}
     for run in summaries:
         if run["state"] == "finished":
-            groups.setdefault((run["beta"], run["gamma"], run["steps"]), []).append(run)
-    for (beta, gamma, steps), runs in groups.items():
+            setting = tuple(run.get(name) for name in SWEPT if name != "seed")
+            groups.setdefault((*setting, run["steps"]), []).append(run)
+    for runs in groups.values():
         if len(runs) > 1:
-            label = f"beta {beta:g}, gamma {gamma:g}, {len(runs)} seeds"
-            figures = [_mean_and_deviation(name, runs) for name in SHOWN]
-            rows.append([label, "mean +- sd", f"{steps:,}", *figures])
+            label = f"{_setting_of(runs[0])}, {len(runs)} seeds"
+            figures = [_mean_and_deviation(name, runs) for name in names]
+            rows.append([label, "mean +- sd", f"{runs[0]['steps']:,}", *figures])
     failures = [f"{run['folder']}: {run['error']}" for run in summaries if run["error"]]
     return "\n".join([*_aligned(rows), *failures])
+
+
+def _setting_of(run: dict) -> str:
+    """'beta 1, gamma 6.4', or 'annealed, beta 0, gamma 1000, capacity 25'."""
+    numbers = [name for name in SWEPT if name in run and name not in ("method", "seed")]
+    named = [] if run["method"] in TOLD_BY_GAMMA else [run["method"]]
+    return ", ".join([*named, *(f"{name} {run[name]:g}" for name in numbers)])
 
 
 def _form(name: str, value: float | None) -> str:

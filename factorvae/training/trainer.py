@@ -23,9 +23,10 @@ from factorvae.objective import (
     reparameterize,
     total_correlation,
 )
+from factorvae.penalties import METHODS, Penalty
 from factorvae.training.cuda_graphs import GraphedSteps, record_on_cuda
 from factorvae.training.distributed import ALONE, World
-from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS
+from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEPS_PER_LAUNCH = (10, 1)  # of the CUDA graphs
@@ -53,6 +54,7 @@ class Trainer:
         device: where everything lies.
         world: the processes that share every batch.
         graphs: whether steps on CUDA are replayed from CUDA graphs (in a world of several, never).
+        penalty: what gamma weighs, in place of the method's; see `factorvae.penalties`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Trainer:
         device: torch.device,
         world: World = ALONE,
         graphs: bool = True,
+        penalty: Penalty | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
@@ -79,8 +82,13 @@ class Trainer:
         self.vae_parameters = list(self.vae.parameters())
         self._vae = world.parallel(self.vae)
 
+        method = METHODS[config.method]
+        settings = {**asdict(config), "num_images": len(dataset)}
+        self.penalty = penalty or method.bind(settings)
+        self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
+
         self.discriminator = self.disc_optimizer = None
-        if config.gamma > 0:
+        if method.discriminator and self.penalty is None:
             self.discriminator = Discriminator(
                 config.latent_dim, config.disc_depth, config.disc_width, weights
             ).to(device)
@@ -92,9 +100,15 @@ class Trainer:
             # Not the discriminator: compiled, it computes all gradients in each backward pass.
             self.vae.compile()
             self.vae.encoder.compile()
+            if self.penalty:
+                self.penalty = torch.compile(self.penalty)
             torch._functorch.config.donated_buffer = False  # or `retain_graph` is refused
 
-        self.figures = ["recon", "kl", *(DISCRIMINATOR_COLUMNS if self.discriminator else ())]
+        self.figures = ["recon", "kl"]
+        if self.discriminator:
+            self.figures += DISCRIMINATOR_COLUMNS
+        if self.penalty:
+            self.figures += PENALTY_COLUMNS
         self.figures += [f"kl_{j}" for j in range(config.latent_dim)]
         # since the last row of the log: the steps, the sum of each figure, its steps while finite
         self.steps_in_row = 0
@@ -118,12 +132,14 @@ class Trainer:
     def step(self, x1: Tensor, x2: Tensor | None) -> Tensor:
         """One step of Algorithm 2 on two independent batches of images.
 
+        A method without a discriminator makes the first half alone.
+
         The discriminator's logits on z serve both losses, by one graph: `inputs` says which
         network's gradients each backward pass is for.
 
         Args:
-            x1, x2: [B, C, H, W] in [0, 1], or this process's part of them; with gamma 0, there is
-                no second batch.
+            x1, x2: [B, C, H, W] in [0, 1], or this process's part of them; without a
+                discriminator, there is no second batch.
 
         Returns:
             The figures named in `self.figures`, before the step: float32 [len(figures)].
@@ -133,15 +149,20 @@ class Trainer:
         recon = recon_loss(logits, x1)
         kl_latents = kl_per_latent(mu, logvar)  # [latent_dim]
         kl = kl_latents.sum()
-        tc = torch.zeros_like(kl)
+        penalty = torch.zeros_like(kl)
         if self.discriminator:
             d_joint = self._discriminator(z.to(dtype))  # [B, 2]
-            tc = total_correlation(d_joint)
-        loss = recon + config.beta * kl + config.gamma * tc  # Eq. 2
+            penalty = total_correlation(d_joint)
+        elif self.penalty:  # of the whole batch: in a world of several, of all processes' codes
+            codes = self.world.all_gather_codes(mu, logvar, z)
+            penalty = self.penalty(*codes, self.steps_made)
+        loss = recon + config.beta * kl + config.gamma * penalty  # Eq. 2
         self.vae_optimizer.zero_grad()
         loss.backward(inputs=self.vae_parameters, retain_graph=bool(self.discriminator))
         self.vae_optimizer.step()
         figures = [recon, kl]
+        if self.penalty:
+            figures += [penalty]
 
         if self.discriminator:
             with torch.no_grad():
@@ -154,7 +175,7 @@ class Trainer:
             self.disc_optimizer.zero_grad()
             disc_loss.backward(inputs=self.disc_parameters)
             self.disc_optimizer.step()
-            figures += [tc, disc_loss, discriminator_accuracy(d_joint, d_perm)]
+            figures += [penalty, disc_loss, discriminator_accuracy(d_joint, d_perm)]
         return torch.cat([torch.stack(figures), kl_latents]).detach()
 
     def _noise(self) -> Tensor:
@@ -192,6 +213,8 @@ class Trainer:
         figures = self.step(x1, x2)
         self.sums += figures
         self.finite_steps += self.sums.isfinite()
+        if self.penalty:
+            self.steps_made += 1
 
     def _draw_index(self, generator: torch.Generator) -> Tensor:
         """Which images a step takes, this process's part of every batch one after the other."""
@@ -266,6 +289,7 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         """Go on from a checkpoint of the same settings, whatever device it was made on."""
         self.steps_done = state["step"]
+        self.steps_made.fill_(self.steps_done)
         self.steps_in_row = self.steps_done % self.config.log_every
         self.vae.load_state_dict(state["vae"])
         _load_moments(self.vae_optimizer, state["vae_optimizer"])
