@@ -84,15 +84,21 @@ def _digest(items: Sequence[object]) -> str:
     return hashlib.sha256("\n".join(map(repr, items)).encode()).hexdigest()
 
 
-def _files_below(folder: str | Path, prefix: str) -> Iterator[tuple[str, int, int]]:
-    """(path from the root, bytes, time of change) of every image."""
+def _files_below(
+    folder: str | Path, prefix: str, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, int, int]]:
+    """(path from the root, bytes, time of change) of every image; `above` are the folders above."""
     try:
+        status = os.stat(folder)
+        here = status.st_dev, status.st_ino
+        if here in above:
+            raise UserError(f"{folder} is a link to a folder above it: remove it")
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    yield from _files_below(entry.path, f"{prefix}{entry.name}/")
+                    yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
                 elif entry.name.lower().endswith(SUFFIXES):
                     status = entry.stat()
                     yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns

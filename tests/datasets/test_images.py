@@ -273,6 +273,16 @@ def test_what_never_ends_is_no_image(folder, kind, capsys):
     assert "left out 1 of 201 images: 1/endless.png" in capsys.readouterr().err
 
 
+def test_links_to_a_folder_above_are_refused_but_others_followed(folder):
+    (folder / "again").symlink_to(folder / "0")
+    expected = len(list((folder / "0").rglob("*.PNG")))
+    assert len(load(folder)) == 200 + expected
+    for name in ("a", "b"):  # two of them would be followed some 2^40 times
+        (folder / "0" / name).symlink_to(folder)
+    with pytest.raises(UserError, match="is a link to a folder above it: remove it"):
+        load(folder)
+
+
 def test_a_file_of_absurd_size_is_not_read(folder, monkeypatch):
     monkeypatch.setattr("factorvae.datasets.image_files.LARGEST_MEMBER_BYTES", 1 << 20)
     with (folder / "large.png").open("wb") as file:
