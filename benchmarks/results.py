@@ -63,12 +63,30 @@ def paper(gammas: str, betas: str) -> list[Sweep]:
     ]
 
 
+def methods(length: str) -> list[Sweep]:
+    """Every method at its default strength and at another."""
+    strengths = [
+        ("factorvae", "FactorVAE", "--gamma 6.4 35"),
+        ("betavae", "beta-VAE", "--beta 4 8"),
+        ("annealed_10", "AnnealedVAE, 10 nats", "--capacity 10"),
+        ("annealed_25", "AnnealedVAE, 25 nats", "--capacity 25"),
+        ("dipvae1", "DIP-VAE-I", "--gamma 2 10"),
+        ("dipvae2", "DIP-VAE-II", "--gamma 2 10"),
+        ("btcvae", "beta-TCVAE", "--gamma 3 5"),
+    ]
+    return [
+        Sweep(name, title, f"--method {name.partition('_')[0]} {flags} {length}")
+        for name, title, flags in strengths
+    ]
+
+
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
         Sweep("factorvae_fast", "FactorVAE, fast", "--preset fast --seed 0-4"),
         Sweep("betavae", "beta-VAE", "--beta 4 --gamma 0 --seed 0-4"),
     ],
     "paper": paper("6.4 10 20 35 40", "1 4"),
+    "methods": methods("--max_steps 300000 --seed 0-4"),
 }
 
 
@@ -118,7 +136,7 @@ def call(command: Sequence[str], budget: Budget) -> bool:
 def runs_of(sweep: Sweep, folder: Path) -> list[Path]:
     """The folders of a sweep's runs, whether they are there or not."""
     configs = parse_sweep(TrainConfig, "", sweep.flags.split())
-    return [folder / run_name(c.dataset, [c.beta], [c.gamma], [c.seed]) for c in configs]
+    return [folder / run_name([config]) for config in configs]
 
 
 def is_finished(run: Path) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import evaluate
 import train
+import visualize
+from benchmarks.results import PROFILES
 from factorvae.checkpoint import load_checkpoint
-from factorvae.config import TrainConfig
+from factorvae.config import TrainConfig, parse, parse_sweep
 from factorvae.errors import run_script
-from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
 from factorvae.objective import kl_divergence, recon_loss, reparameterize
 from factorvae.penalties import METHODS
 from factorvae.training.distributed import World
@@ -222,6 +226,26 @@ def test_a_sweep_over_methods(in_tiny_folder, tmp_path, capsys):
     assert "sweep of 6 runs" in (out := capsys.readouterr().out)
     assert "6 finished" in out
 
+    measure = ["--model_path", tmp_path, "--num_batches", 1, "--batch_size", 8, "--device", "cpu"]
+    measure += ["--metrics", "losses", "udr", "--threads", 1]
+    evaluate.main(list(map(str, [*measure, "--markdown"])))
+    heading, _, *rows = capsys.readouterr().out.splitlines()[:5]
+    assert heading.startswith("| method | beta | gamma | steps | n | Recon")
+    settings = [row.split(" | ")[:5] for row in rows]
+    assert settings == [  # in the order of METHODS, whatever that of the folders
+        ["| factorvae", "1", "6.4", "4", "2"],
+        ["| dipvae1", "1", "10", "4", "2"],
+        ["| dipvae2", "1", "10", "4", "2"],
+    ]
+    evaluate.main(list(map(str, measure)))
+    assert "; dipvae2; beta 1; gamma 10; 4 steps" in capsys.readouterr().out
+    metrics = json.loads((folder / METRICS_NAME).read_text())
+    assert "udr" in metrics["scores"]
+
+    pages = ["--output_dir", tmp_path / "pages", "--device", "cpu", "--threads", 1]
+    visualize.main(list(map(str, ["--model_path", tmp_path, *pages])))
+    assert "DIP-VAE-II, β = 1, γ = 10, 4 steps" in (tmp_path / "pages/index.html").read_text()
+
 
 def test_a_sweeps_table_has_the_column_only_where_it_is_filled():
     run = dict(folder="a", method="betavae", beta=4.0, gamma=0.0, seed=0, state="finished")
@@ -232,6 +256,43 @@ def test_a_sweeps_table_has_the_column_only_where_it_is_filled():
     assert "3.000" in sweep_table([run, other])
     named = sweep_table([other, {**other, "seed": 1}])
     assert "annealed, beta 4, gamma 0, capacity 25, 2 seeds" in named
+
+
+# What is written of them
+
+
+def test_the_page_of_methods_says_what_the_table_of_methods_does():
+    lines = (ROOT / "docs/methods.md").read_text().splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| `")]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    told = {row[0].strip("`"): row for row in rows if len(row) == 6}
+    del told["--method"]  # the headings
+    assert list(told) == list(METHODS)
+    for name, method in METHODS.items():
+        config = parse(TrainConfig, "", ["--method", name])
+        row = told[name]
+        assert (row[1], row[-1]) == (method.title, method.source)
+        assert row[3] == f"{config.beta:g}, {config.gamma:g}"
+
+
+def test_the_penalty_of_ones_own_on_the_page_trains(sprites, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
+    names = {"dataset": sprites}
+    exec(compile(code, "docs/methods.md", "exec"), names)
+    assert float(capsys.readouterr().out) > 0
+    assert names["trainer"].discriminator is None
+    assert names["trainer"].steps_done == 5
+
+
+def test_the_profile_of_the_results_has_every_method_with_five_seeds():
+    sweeps = PROFILES["methods"]
+    configs = [c for s in sweeps for c in parse_sweep(TrainConfig, "", s.flags.split())]
+    assert {config.method for config in configs} == set(METHODS)
+    settings = {(c.method, c.beta, c.gamma, c.capacity) for c in configs}
+    assert len(configs) == 5 * len(settings)
+    for name in METHODS:
+        default = parse(TrainConfig, "", ["--method", name])
+        assert (name, default.beta, default.gamma, default.capacity) in settings
 
 
 # CUDA and torchrun
