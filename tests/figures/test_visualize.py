@@ -135,7 +135,10 @@ def shown_on(page):
     return [(kind, Image.open(io.BytesIO(base64.b64decode(data)))) for kind, data in found]
 
 
-@pytest.mark.parametrize(("dataset", "latent_dim"), [("squares", 10), ("rgb", 1), ("squares", 64)])
+@pytest.mark.parametrize(
+    ("dataset", "latent_dim"),
+    [("squares", 10), ("rgb", 1), pytest.param("squares", 64, marks=pytest.mark.slow)],
+)
 def test_every_picture_is_written_and_is_on_the_page(capsys, dataset, latent_dim):
     write_run("runs/a", dataset, latent_dim)
     argv = ["--model_path", "runs/a/ckpt.pt", "--output_dir", "out/deep", "--num_images", "2"]
@@ -284,6 +287,7 @@ def test_no_run_at_all_is_said_in_one_line(capsys):
     assert "no checkpoint under runs" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_script_itself_exits_with_2_and_without_a_traceback():
     script = Path(visualize.__file__)
     done = subprocess.run(
