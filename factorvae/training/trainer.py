@@ -14,6 +14,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
 from factorvae.datasets.table import OwnImages, as_dataset
 from factorvae.errors import UserError
+from factorvae.methods import METHODS
 from factorvae.models import VAE, Discriminator
 from factorvae.objective import (
     discriminator_accuracy,
@@ -24,7 +25,7 @@ from factorvae.objective import (
     reparameterize,
     total_correlation,
 )
-from factorvae.penalties import METHODS, Penalty
+from factorvae.penalties import Penalty, bind_penalty
 from factorvae.training.cuda_graphs import GraphedSteps, record_on_cuda
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
@@ -91,7 +92,7 @@ class Trainer:
 
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
-        self.penalty = penalty or method.bind(settings)
+        self.penalty = penalty or bind_penalty(config.method, settings)
         self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
 
         self.discriminator = self.disc_optimizer = None

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import visualize
+from factorvae import drawing
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
@@ -209,7 +210,7 @@ def hung(monkeypatch):
         galleries.append((gallery, format))
         return []
 
-    monkeypatch.setattr(visualize, "write_gallery", write)
+    monkeypatch.setattr(drawing, "write_gallery", write)
     return galleries
 
 
