@@ -189,6 +189,7 @@ def test_what_cannot_be_drawn_is_left_out_and_said(capsys):
     assert [kind for kind, _ in shown_on(page)] == ["png", "gif", "png", "png"]
 
 
+@pytest.mark.slow
 def test_vector_pictures_stand_beside_a_page_that_shows_pixels():
     write_run("runs/a")
     assert run("--format", "svg", "--num_images", "1") == 0
