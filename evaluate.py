@@ -8,14 +8,16 @@ import sys
 from collections.abc import Sequence
 
 from factorvae.config import EvaluateConfig, parse
-from factorvae.device import choose_device, use_threads
 from factorvae.errors import run_script
-from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
-from factorvae.evaluation.report import Outputs, markdown_table, text_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, __doc__, argv)
+    # torch takes seconds to import, for which --help and a wrong flag do not wait
+    from factorvae.device import choose_device, use_threads
+    from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
+    from factorvae.evaluation.report import Outputs, markdown_table, text_table
+
     device = choose_device(config.device)
     models = load_models(find_checkpoints(config.model_path), config)
     outputs = Outputs(models, config)

@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from factorvae.config import TrainConfig, parse_sweep
-from factorvae.datasets import load_dataset
-from factorvae.device import choose_device, keep_freed_memory, use_device
 from factorvae.errors import UserError, run_script
-from factorvae.training.distributed import join_world
-from factorvae.training.run import Run, train_one
-from factorvae.training.sweep import is_sweep, train_sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    configs = parse_sweep(TrainConfig, __doc__, argv)
+    return train(parse_sweep(TrainConfig, __doc__, argv))
+
+
+def train(configs: list[TrainConfig]) -> int:
+    """The exit code of one run, or of the runs of a sweep."""
+    # torch takes seconds to import, for which --help and a wrong flag do not wait
+    from factorvae.datasets import load_dataset
+    from factorvae.device import choose_device, keep_freed_memory, use_device
+    from factorvae.training.distributed import join_world
+    from factorvae.training.run import Run, train_one
+    from factorvae.training.sweep import is_sweep, train_sweep
+
     with join_world() as world:
         if world.restarts:  # by torchrun, with the flags of the first start
             configs = [replace(config, overwrite=False) for config in configs]

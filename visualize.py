@@ -6,117 +6,17 @@ python visualize.py --model_path runs/NAME/ckpt.pt --output_dir results/
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-import torch
-
-from factorvae.checkpoint import (
-    load_checkpoint,
-    newest_checkpoint,
-    resolve_checkpoint,
-    restore_dataset,
-    restore_vae,
-)
 from factorvae.config import VisualizeConfig, parse
-from factorvae.datasets import Dataset
-from factorvae.device import choose_device, use_threads
 from factorvae.errors import run_script
-from factorvae.evaluation.report import read_scores
-from factorvae.figures.gallery import Gallery, write_gallery
-from factorvae.figures.plots import run_title, setting_title
-from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
-from factorvae.figures.traversal import check_images, choose_images
-from factorvae.files import CHECKPOINT_NAME, writable_folder
-from factorvae.training.run_folder import log_until
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(VisualizeConfig, __doc__, argv)
-    device = choose_device(config.device)
-    use_threads(config.threads)
-    if config.model_path is not None and is_sweep(Path(config.model_path)):
-        draw_sweep(Path(config.model_path), config, device)
-        return
-    if config.model_path is not None:
-        path = resolve_checkpoint(config.model_path)
-    else:
-        path = newest_checkpoint("runs")
-    checkpoint = load_checkpoint(path)
-    trained, step = checkpoint["config"], checkpoint["step"]
-    state = "finished" if checkpoint["finished"] else "not finished"
-    newest = "" if config.model_path is not None else "the newest under runs/: "
-    print(f"{newest}{path}, step {step:,}, {state}")
+    # torch takes seconds to import, for which --help and a wrong flag do not wait
+    from factorvae.drawing import visualize
 
-    output_dir = writable_folder(config.output_dir)
-    dataset = restore_dataset(checkpoint, config.dataset, config.data_dir)
-    if dataset.source != checkpoint["dataset"]["source"]:
-        print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
-    if config.image_index is not None:
-        base_index = check_images(dataset, config.image_index)
-    else:
-        base_index = choose_images(dataset, config.num_images, config.seed)
-    gallery = gallery_of(path, checkpoint, dataset, base_index, config, device)
-    settings = {
-        "checkpoint": path,
-        "step": step,
-        "state": state,
-        "images": f"{dataset.name}, {dataset.source}",
-        **trained,
-    }
-    for line in write_gallery(gallery, output_dir, config.format, settings):
-        print(f"{output_dir}/{line}")
-
-
-def gallery_of(
-    path: Path,
-    checkpoint: dict,
-    dataset: Dataset,
-    base_index: np.ndarray,
-    config: VisualizeConfig,
-    device: torch.device,
-) -> Gallery:
-    """What there is to draw of one checkpoint."""
-    trained, step = checkpoint["config"], checkpoint["step"]
-    return Gallery(
-        vae=restore_vae(checkpoint, device),
-        dataset=dataset,
-        device=device,
-        title=run_title(dataset.name, step, trained["beta"], trained["gamma"], trained["method"]),
-        base_index=base_index,
-        log=log_until(path.parent, step),
-        seed=config.seed,
-    )
-
-
-def is_sweep(folder: Path) -> bool:
-    """Whether the folder is no run's, and has runs below it."""
-    return not (folder / CHECKPOINT_NAME).exists() and any(folder.glob(f"*/{CHECKPOINT_NAME}"))
-
-
-def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> None:
-    """The page of all runs in a folder, with pictures of the best and of the median one."""
-    output_dir = writable_folder(config.output_dir)
-    paths = sorted(folder.glob(f"*/{CHECKPOINT_NAME}"))
-    dataset = restore_dataset(load_checkpoint(paths[0]), config.dataset, config.data_dir)
-    base_index = choose_images(dataset, config.num_images, config.seed)
-
-    def run_of(path: Path) -> SweepRun:
-        checkpoint = load_checkpoint(path)
-        trained, step = checkpoint["config"], checkpoint["step"]
-        return SweepRun(
-            name=path.parent.name,
-            setting=setting_title(trained, step),
-            log=log_until(path.parent, step),
-            scores=read_scores(path.parent),
-            gallery=lambda: gallery_of(path, checkpoint, dataset, base_index, config, device),
-        )
-
-    runs = [run_of(path) for path in paths]
-    print(f"{folder}: {len(runs)} runs")
-    title = f"{folder.name}: {len(runs)} runs on {dataset.name}"
-    for line in write_sweep_gallery(runs, output_dir, config.format, title):
-        print(f"{output_dir}/{line}")
+    visualize(config)
 
 
 if __name__ == "__main__":

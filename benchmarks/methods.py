@@ -19,7 +19,7 @@ from benchmarks.step import spread
 from factorvae.config import TrainConfig, parse
 from factorvae.datasets import load_dataset
 from factorvae.device import keep_freed_memory
-from factorvae.penalties import METHODS
+from factorvae.methods import METHODS
 from factorvae.training.trainer import Trainer
 
 LEAST = 0.95  # of beta-VAE's rate

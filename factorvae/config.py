@@ -10,13 +10,51 @@ import dataclasses
 import itertools
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factorvae.errors import UserError
-from factorvae.penalties import METHOD_SETTINGS, METHODS, Method
+from factorvae.methods import METHOD_SETTINGS, METHODS, Method
+
+RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
+# what a dataset changes of the defaults; every dataset is listed
+PRESETS: dict[str, dict[str, object]] = {
+    "dsprites": {},
+    "shapes3d": {**RGB, "gamma": 7.0},
+    "rooms": {**RGB, "gamma": 7.0},
+    "chairs": {**RGB, "gamma": 3.2, "lr_disc": 1e-5},
+    "celeba": {**RGB, "gamma": 6.4, "lr_disc": 1e-5},
+    "cars3d": RGB,
+    "smallnorb": {},
+    "mpi3d_toy": RGB,
+    "mpi3d_realistic": RGB,
+    "mpi3d_real": RGB,
+    "color_dsprites": RGB,
+    "noisy_dsprites": RGB,
+    "scream_dsprites": RGB,
+    "folder": RGB,
+}
+PATHS = {"folder": "PATH"}  # what stands behind the colon of those of a user's own
+DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
+METRIC_NAMES = (
+    "factor_vae_score",
+    "beta_vae_score",
+    "mig",
+    "dci",
+    "sap",
+    "modularity",
+    "explicitness",
+    "irs",
+    "infomec",
+    "losses",
+    "gaussian_total_correlation",
+    "discriminator_total_correlation",
+    "minibatch_total_correlation",
+    "udr",
+)
 
 
 def option(
@@ -76,7 +114,7 @@ class Config:
 class TrainConfig(Config):
     """One training run."""
 
-    dataset: str = option("dsprites", "data", "what to train on")
+    dataset: str = option("dsprites", "data", f"what to train on: {', '.join(DATASET_NAMES)}")
     data_dir: str = option("data", "data", "folder of the datasets and their caches", resume="free")
     image_size: int | None = option(
         None,
@@ -203,7 +241,7 @@ class EvaluateConfig(Config):
     )
 
     metrics: tuple[str, ...] | None = option(
-        None, "metrics", "only these (default: all that the data allow)"
+        None, "metrics", f"only these (default: all that the data allow): {', '.join(METRIC_NAMES)}"
     )
     num_batches: int = option(
         40, "metrics", "times --batch_size: points of each metric but the votes", minimum=1
@@ -252,29 +290,13 @@ class VisualizeConfig(Config):
     threads: int = threads_option()
 
 
-RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
-PRESETS: dict[str, dict[str, object]] = {
-    "shapes3d": {**RGB, "gamma": 7.0},
-    "rooms": {**RGB, "gamma": 7.0},
-    "chairs": {**RGB, "gamma": 3.2, "lr_disc": 1e-5},
-    "celeba": {**RGB, "gamma": 6.4, "lr_disc": 1e-5},
-    "cars3d": RGB,
-    "mpi3d_toy": RGB,
-    "mpi3d_realistic": RGB,
-    "mpi3d_real": RGB,
-    "color_dsprites": RGB,
-    "noisy_dsprites": RGB,
-    "scream_dsprites": RGB,
-    "folder": RGB,
-}
-
-
 def preset(dataset: str) -> dict[str, object]:
     """What a dataset changes of the defaults; `folder:PATH` goes by 'folder'."""
     return PRESETS.get(dataset.partition(":")[0], {})
 
 
 C = typing.TypeVar("C", bound=Config)
+DECIDE_DEFAULTS = ("dataset", "method")  # fields that fill others
 MOST_RUNS = 10_000  # of a sweep: more are a slip of the hand
 
 
@@ -301,13 +323,16 @@ def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = Non
     The flag that comes last in the class changes fastest; a value given twice counts once.
     Arguments and errors are those of `parse`.
     """
+    if argv is None:
+        argv = sys.argv[1:]
+    shown = _defaults_for_help(cls, argv) if {"-h", "--help"} & {*argv} else None
     parser = _Parser(description=description.partition("\n")[0], allow_abbrev=False)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(cls):
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        groups[group].add_argument(flag_of(field), **_argument(field))
+        groups[group].add_argument(flag_of(field), **_argument(field, shown))
     given = vars(parser.parse_args(argv))
     several = {
         field.name: dict.fromkeys(itertools.chain.from_iterable(given[field.name]))
@@ -325,6 +350,16 @@ def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = Non
         return configs
     _check_method_flags(given, configs)
     return list(dict.fromkeys(configs))  # one where a flag is no setting of the method
+
+
+def _defaults_for_help(cls: type[C], argv: Sequence[str]) -> C:
+    """The config of a command line with nothing but its --dataset and --method."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for field in dataclasses.fields(cls):
+        if field.name in DECIDE_DEFAULTS:
+            parser.add_argument(flag_of(field), default=argparse.SUPPRESS)
+    given, _ = parser.parse_known_args(argv)
+    return _filled(cls, vars(given))
 
 
 def _filled(cls: type[C], given: dict[str, object]) -> C:
@@ -355,16 +390,21 @@ def flag_of(field: dataclasses.Field) -> str:
     return f"--{field.name}"
 
 
-def _argument(field: dataclasses.Field) -> dict[str, object]:
-    """What `add_argument` takes for a field; an unset flag leaves no trace in the namespace."""
+def _argument(field: dataclasses.Field, shown: Config | None = None) -> dict[str, object]:
+    """What `add_argument` takes for a field; an unset flag leaves no trace in the namespace.
+
+    shown: has the defaults that the help tells, where they are not the field's own.
+    """
     argument: dict[str, object] = {"dest": field.name, "default": argparse.SUPPRESS}
     argument["help"] = field.metadata["help"]
     if field.metadata["several"]:
         argument["help"] += "; several make a sweep"
     if field.type is bool:
         return {**argument, "action": "store_true"}
-    if field.default is not None:
-        argument["help"] += f" (default: {field.default})"
+    told = shown and field.name not in DECIDE_DEFAULTS
+    default = getattr(shown, field.name) if told else field.default
+    if default is not None:
+        argument["help"] += f" (default: {default})"
     base = field.type
     if isinstance(base, types.UnionType):  # int | None
         base = typing.get_args(base)[0]

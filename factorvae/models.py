@@ -4,6 +4,8 @@ Every weight is drawn Glorot-uniform and every bias is zero, from the generator 
 square, their side a power of two from 32 to 256; each halving is one convolution, down to 4x4.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,12 +25,16 @@ def conv_channels(image_size: int) -> list[int]:
     return [32] * (stages - 2) + [64, 64]
 
 
-def glorot_(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Draw every weight of `module` Glorot-uniform and set every bias to zero, in place."""
+M = TypeVar("M", bound=nn.Module)
+
+
+def glorot_(module: M, generator: torch.Generator | None) -> M:
+    """`module`, its weights drawn Glorot-uniform and its biases set to zero in place."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
+    return module
 
 
 class Encoder(nn.Module):
@@ -77,21 +83,25 @@ class VAE(nn.Module):
         hidden_dim: width of the fully connected layer on either side (paper: 128 for dSprites,
             256 for RGB data).
         generator: draws the initial weights; the global one if None.
+        encoder, decoder: in place of the paper's, with weights as they are; they map as `Encoder`
+            and `Decoder` do.
     """
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
         latent_dim: int,
-        hidden_dim: int,
+        hidden_dim: int = 128,
         generator: torch.Generator | None = None,
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
-        self.encoder = Encoder(image_shape, latent_dim, hidden_dim)
-        self.decoder = Decoder(image_shape, latent_dim, hidden_dim)
-        glorot_(self, generator)
+        self.encoder = encoder or glorot_(Encoder(image_shape, latent_dim, hidden_dim), generator)
+        self.decoder = decoder or glorot_(Decoder(image_shape, latent_dim, hidden_dim), generator)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -101,7 +111,19 @@ class VAE(nn.Module):
         return self.decode(z.to(x.dtype)), mu, logvar, z
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] -> (mu, logvar), [B, latent_dim] each, computed in the dtype of x."""
+        """[B, C, H, W] -> (mu, logvar), [B, latent_dim] each, computed in the dtype of x.
+
+        x: pixels in [0, 1], or uint8 levels 0..255, which are scaled. Raises ValueError for images
+        of another shape or of other integers.
+        """
+        if x.shape[1:] != self.image_shape:
+            found = "x".join(map(str, x.shape))
+            expected = "x".join(map(str, self.image_shape))
+            raise ValueError(f"the model takes images [B, C, H, W] of {expected}, not {found}")
+        if x.dtype == torch.uint8:
+            x = x.float() / 255
+        elif not x.is_floating_point():
+            raise ValueError(f"images are floats in [0, 1] or uint8 in 0..255, not {x.dtype}")
         return self.encoder(x.contiguous(memory_format=torch.channels_last))
 
     def decode(self, z: Tensor) -> Tensor:

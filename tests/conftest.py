@@ -17,14 +17,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def full_data_dir(tmp_path_factory):
-    """A data directory with all of dSprites drawn, for running the scripts as a user would."""
-    data_dir = tmp_path_factory.mktemp("full_data")
-    load_dataset("dsprites", data_dir)
-    return data_dir
-
-
-@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """24 images of 32x32 to start scripts on: where they lie, the number, and the flags."""
     path = tmp_path_factory.mktemp("tiny")

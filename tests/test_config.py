@@ -1,11 +1,19 @@
-"""Flags, presets and ranges."""
+"""Flags, presets, ranges and --help."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from factorvae.config import PRESETS, EvaluateConfig, TrainConfig, parse, parse_sweep
+import train
+from factorvae.config import DATASET_NAMES, PRESETS, EvaluateConfig, TrainConfig, parse, parse_sweep
+from factorvae.datasets import DATASETS
 from factorvae.errors import UserError, run_script
+from factorvae.evaluation.scores import MEASURE_NAMES
+
+ROOT = Path(train.__file__).parent
 
 
 def parsed(*argv):
@@ -175,3 +183,33 @@ def test_help_shows_groups_and_defaults(capsys):
     shown = capsys.readouterr().out
     assert "objective:" in shown
     assert "(default: 6.4)" in shown
+
+
+def help_of(script, *flags):
+    """What a script prints as a process of its own that cannot import torch."""
+    run = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
+        "sys.path.insert(0, ''); runpy.run_path(sys.argv[0], {}, '__main__')"
+    )
+    command = [sys.executable, "-c", run, script, *flags, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return " ".join(done.stdout.split())
+
+
+def test_help_lists_every_dataset_and_metric_and_waits_for_no_torch():
+    assert ", ".join(DATASET_NAMES) in help_of("train.py")
+    shown = help_of("evaluate.py")
+    assert ", ".join(MEASURE_NAMES) in shown
+    assert "folder for the pictures and pages" in help_of("visualize.py")
+    assert set(DATASET_NAMES) == set(DATASETS)
+
+
+def test_help_shows_the_defaults_of_the_dataset_and_the_method():
+    gamma = "0 trains no discriminator; several make a sweep (default: {})".format
+    assert gamma(6.4) in help_of("train.py")
+    shown = help_of("train.py", "--dataset", "chairs")
+    assert gamma(3.2) in shown and "(default: dsprites)" in shown
+    assert "learning rate of the discriminator (default: 1e-05)" in shown
+    shown = help_of("train.py", "--method", "btcvae", "--dataset", "chairs")
+    assert gamma(5.0) in shown

@@ -28,6 +28,16 @@ class Table(Protocol):
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor: ...
 
 
+class OwnImages(Protocol):
+    """What training asks of a dataset of one's own.
+
+    `factors`, an attribute int [N, F], and `factor_names`, F of them, are optional.
+    """
+
+    def __len__(self) -> int: ...
+    def batch(self, index: Tensor, device: torch.device | str) -> Tensor: ...
+
+
 class PackedBits:
     """Binary images of one channel, one bit a pixel: uint8 [N, H * W / 8] in packbits order.
 
@@ -144,6 +154,38 @@ class Pixels:
         return copied
 
 
+class OwnTable:
+    """Images of an object with `len` and `batch(index, device)`, as in `Dataset.batch`.
+
+    The host asks it for its batches, index int64 [B] on the CPU, whatever the device.
+    """
+
+    def __init__(self, own: "OwnImages") -> None:
+        self.own = own
+        first = own.batch(torch.zeros(1, dtype=torch.int64), "cpu")
+        if not (isinstance(first, Tensor) and first.dtype == torch.float32 and first.ndim == 4):
+            found = f"{first.dtype} {[*first.shape]}" if isinstance(first, Tensor) else type(first)
+            raise UserError(f"batch(index, device) gives float32 [B, C, H, W], not {found}")
+        if not 0 <= first.min() <= first.max() <= 1:
+            raise UserError("batch(index, device) gives pixels in [0, 1]")
+        self.image_shape = tuple(first.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def images(self, index: Index) -> Tensor:
+        """uint8 [B, C, H, W] in 0..255."""
+        return (self.batch(index) * 255).round().byte()
+
+    def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor:
+        """float32 [B, C, H, W] on `device`, in [0, 1]."""
+        return self.own.batch(torch.from_numpy(on_cpu(index)), device).to(device)
+
+    def lies_on(self, device: torch.device | str) -> bool:
+        """Whether batches there need no host."""
+        return torch.device(device).type == "cpu"
+
+
 def unit_interval(levels: Tensor) -> Tensor:
     """Levels 0..255 as float32 0..1. By multiplication, which every device rounds alike."""
     return levels.float().mul_(1 / 255)
@@ -216,9 +258,30 @@ class Dataset:
 
         That is there, but for a table that does not fit: its images are gathered on the host.
         """
-        if isinstance(self.table, Pixels) and not self.table.lies_on(device):
+        if isinstance(self.table, Pixels | OwnTable) and not self.table.lies_on(device):
             return torch.device("cpu")
         return device
+
+
+def as_dataset(own: "Dataset | OwnImages") -> "Dataset":
+    """A dataset of one's own with what it lacks; one of this project as it is.
+
+    Raises:
+        UserError: its batches or factors are not as they should be.
+    """
+    if hasattr(own, "index_device"):
+        return own
+    factors = getattr(own, "factors", None)
+    names, sizes = (), ()
+    if factors is not None:
+        factors = on_cpu(factors)
+        if factors.ndim != 2 or len(factors) != len(own):
+            raise UserError(f"factors are [{len(own)}, F], a row an image, not {factors.shape}")
+        names = tuple(getattr(own, "factor_names", map(str, range(factors.shape[1]))))
+        if len(names) != factors.shape[1]:
+            raise UserError(f"{len(names)} factor_names for {factors.shape[1]} factors")
+        sizes = tuple(int(size) for size in factors.max(axis=0) + 1)
+    return Dataset("own", "own", OwnTable(own), None, factors, names, sizes)
 
 
 def check_factors(

@@ -38,9 +38,9 @@ from factorvae.evaluation.scores import (
     kl_of_points,
 )
 from factorvae.files import CHECKPOINT_NAME
+from factorvae.methods import METHOD_SETTINGS, METHODS, Method
 from factorvae.metrics import udr
 from factorvae.models import Discriminator
-from factorvae.penalties import METHOD_SETTINGS, METHODS, Method
 
 GLOB_SIGNS = set("*?[")
 FEWEST_POINTS = 4  # two to fit and two held out

@@ -19,7 +19,7 @@ from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
 from factorvae.evaluation.scores import MEASURE_NAMES, NEEDS_SPLIT, SCORES, Score
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
-from factorvae.penalties import METHOD_SETTINGS, TOLD_BY_GAMMA
+from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")

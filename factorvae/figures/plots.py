@@ -33,7 +33,7 @@ from factorvae.figures.style import (
     signed,
     styled,
 )
-from factorvae.penalties import METHODS, TOLD_BY_GAMMA
+from factorvae.methods import METHODS, TOLD_BY_GAMMA
 
 # A latent with no more nats of KL to the prior than this tells the decoder nothing one can see.
 DEAD_KL = 0.01

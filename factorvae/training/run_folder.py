@@ -34,7 +34,8 @@ from factorvae.config import TrainConfig, flag_of
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, CONFIG_NAME, LOG_NAME, METRICS_NAME, STATS_NAME
-from factorvae.penalties import METHOD_SETTINGS, METHODS, TOLD_BY_GAMMA
+from factorvae.methods import METHOD_SETTINGS, METHODS, TOLD_BY_GAMMA
+from factorvae.penalties import PENALTIES
 
 SHOWN = {  # while training
     "recon": ".1f",
@@ -158,7 +159,7 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
 def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
     """The header of stats.csv."""
     kl_columns = [f"kl_{j}" for j in range(latent_dim)]
-    of_method = PENALTY_COLUMNS if METHODS[method].penalty else DISCRIMINATOR_COLUMNS
+    of_method = PENALTY_COLUMNS if method in PENALTIES else DISCRIMINATOR_COLUMNS
     losses = ["recon", "kl", *of_method]
     return ["step", *losses, *kl_columns, "images_per_second"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file
-from factorvae.penalties import METHOD_SETTINGS, TOLD_BY_GAMMA
+from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
 from factorvae.training.run_folder import SHOWN, SWEPT, WAYS_OUT, differing_flags
 
 FORMAT = "factorvae study"

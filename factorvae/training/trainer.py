@@ -12,7 +12,9 @@ from torch.optim import Adam
 from factorvae.checkpoint import describe_dataset
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
+from factorvae.datasets.table import OwnImages, as_dataset
 from factorvae.errors import UserError
+from factorvae.methods import METHODS
 from factorvae.models import VAE, Discriminator
 from factorvae.objective import (
     discriminator_accuracy,
@@ -23,7 +25,7 @@ from factorvae.objective import (
     reparameterize,
     total_correlation,
 )
-from factorvae.penalties import METHODS, Penalty
+from factorvae.penalties import Penalty, bind_penalty
 from factorvae.training.cuda_graphs import GraphedSteps, record_on_cuda
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
@@ -55,20 +57,25 @@ class Trainer:
         world: the processes that share every batch.
         graphs: whether steps on CUDA are replayed from CUDA graphs (in a world of several, never).
         penalty: what gamma weighs, in place of the method's; see `factorvae.penalties`.
+        vae: what is trained, in place of the paper's networks with weights drawn by the seed.
+
+    Raises:
+        UserError: `vae` is for images of another shape or codes of another width.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        dataset: Dataset,
-        device: torch.device,
+        dataset: Dataset | OwnImages,
+        device: torch.device | str = "cpu",
         world: World = ALONE,
         graphs: bool = True,
         penalty: Penalty | None = None,
+        vae: VAE | None = None,
     ) -> None:
         self.config = config
-        self.dataset = dataset
-        self.device = device
+        self.dataset = dataset = as_dataset(dataset)
+        self.device = device = torch.device(device)
         self.world = world
         self.dtype = DTYPES[config.precision]
         self.steps_done = 0
@@ -76,7 +83,8 @@ class Trainer:
         adam = dict(fused=True, capturable=on_cuda)
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
-        self.vae = VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
+        self.vae = vae or VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
+        _check_fits(self.vae, config, dataset)
         self.vae.to(device)
         self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), **adam)
         self.vae_parameters = list(self.vae.parameters())
@@ -84,7 +92,7 @@ class Trainer:
 
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
-        self.penalty = penalty or method.bind(settings)
+        self.penalty = penalty or bind_penalty(config.method, settings)
         self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
 
         self.discriminator = self.disc_optimizer = None
@@ -304,6 +312,14 @@ class Trainer:
         self.finite_steps.copy_(state["finite_steps"])
         if self.graphed:
             self.graphed.forget()
+
+
+def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
+    """Raise UserError where the network is not for these images and codes."""
+    if vae.image_shape != tuple(dataset.image_shape):
+        raise UserError(f"the VAE takes images {vae.image_shape}, these are {dataset.image_shape}")
+    if vae.latent_dim != config.latent_dim:
+        raise UserError(f"the VAE has {vae.latent_dim} latents, latent_dim is {config.latent_dim}")
 
 
 def _load_moments(optimizer: Adam, state: dict) -> None:

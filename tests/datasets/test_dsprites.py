@@ -153,6 +153,7 @@ def test_interruption_leaves_no_cache_and_no_litter(tmp_path, monkeypatch):
     assert np.array_equal(load(tmp_path).table.packed, PACKED)
 
 
+@pytest.mark.slow
 def test_killed_writer_leaves_what_was_there_and_its_litter_is_removed_later(tmp_path):
     """SIGKILL in the middle of drawing; only an hour later is its partial file nobody's."""
     script = (
@@ -175,6 +176,7 @@ def test_killed_writer_leaves_what_was_there_and_its_litter_is_removed_later(tmp
     assert os.listdir(folder) == ["rendered.table"]
 
 
+@pytest.mark.slow
 def test_processes_starting_at_once_all_get_the_set(tmp_path):
     """Both have begun to draw before either has finished; each checks every byte it got."""
     script = (

@@ -5,7 +5,6 @@ The files are real ones of the published formats, made small; the networks are t
 
 import functools
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ import visualize
 from factorvae.datasets import DATASETS, FactorSpace
 from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.datasets.rooms import ROOMS
-from factorvae.errors import run_script
 from tests.helpers import (
     SMALL_CARS3D,
     SMALL_MPI3D,
@@ -26,6 +24,7 @@ from tests.helpers import (
     SMALL_SMALLNORB,
     encoded,
     pictures,
+    run_main,
     write_cars3d,
     write_celeba,
     write_chairs,
@@ -88,7 +87,14 @@ SETS = {  # name: files, the loader's space, flags, image shape, number of image
 }
 
 
-@pytest.fixture(params=SETS)
+BY_DEFAULT = ("shapes3d", "folder:mine")  # a grid of factors from a published file, and no factors
+
+
+@pytest.fixture(
+    params=[
+        name if name in BY_DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in SETS
+    ]
+)
 def name(request, tmp_path, monkeypatch):
     """A dataset by name; its files are in the current folder, which is the test's own."""
     name = request.param
@@ -100,22 +106,14 @@ def name(request, tmp_path, monkeypatch):
     return name
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
+def run(script, flags, expected_code=0):
     """Run a script as from the command line; what it says, or what it complains of."""
-
-    def run(script, flags, expected_code=0):
-        argv = [f"{script.__name__}.py", *flags.split()]
-        monkeypatch.setattr(sys, "argv", argv)
-        code = run_script(script.main)
-        captured = capsys.readouterr()
-        assert (code or 0) == expected_code, captured.err
-        return captured.err if expected_code else captured.out
-
-    return run
+    code, out, err = run_main(script.main, *flags.split())
+    assert code == expected_code, err
+    return err if expected_code else out
 
 
-def test_train_resume_evaluate_and_draw(name, run, tmp_path):
+def test_train_resume_evaluate_and_draw(name, tmp_path):
     *_, flags, shape, number = SETS[name]
     flags = f"--dataset {name} --data_dir . {flags} {TINY}"
     channels, height, width = shape
@@ -151,7 +149,7 @@ def test_train_resume_evaluate_and_draw(name, run, tmp_path):
     assert (np.ptp(reconstructions.astype(int), axis=2).max() > 30) == (channels == 3)
 
 
-def test_a_bad_image_ends_each_script_in_one_line_or_is_skipped(run, tmp_path, monkeypatch):
+def test_a_bad_image_ends_each_script_in_one_line_or_is_skipped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path)
     flags = f"--dataset folder:mine --data_dir . {TINY} --output_dir run --max_steps 1"

@@ -416,6 +416,7 @@ def test_preparations_have_caches_of_their_own(folder):
     assert caches(folder) == before
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_no_cache(folder):
     script = (
         "import os, sys\n"

@@ -313,9 +313,10 @@ DECODE = "explorer.client.ask('picture', 'decode', {}).then((pixels) => Array.fr
 ENCODE = "explorer.client.ask('encode', 'encode', {}).then((codes) => Array.from(codes))"
 
 
-@pytest.mark.parametrize(
-    "image_shape", [(3, 32, 32), (1, 64, 64), (3, 128, 128), (1, 256, 256)], ids=str
-)
+LARGE = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((3, 128, 128), (1, 256, 256))]
+
+
+@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 64, 64), *LARGE], ids=str)
 def test_the_browser_computes_what_pytorch_does(browser, tmp_path, image_shape):
     channels, size, _ = image_shape
     dataset = photos(size)

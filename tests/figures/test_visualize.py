@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import visualize
+from factorvae import drawing
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
@@ -135,7 +136,10 @@ def shown_on(page):
     return [(kind, Image.open(io.BytesIO(base64.b64decode(data)))) for kind, data in found]
 
 
-@pytest.mark.parametrize(("dataset", "latent_dim"), [("squares", 10), ("rgb", 1), ("squares", 64)])
+@pytest.mark.parametrize(
+    ("dataset", "latent_dim"),
+    [("squares", 10), ("rgb", 1), pytest.param("squares", 64, marks=pytest.mark.slow)],
+)
 def test_every_picture_is_written_and_is_on_the_page(capsys, dataset, latent_dim):
     write_run("runs/a", dataset, latent_dim)
     argv = ["--model_path", "runs/a/ckpt.pt", "--output_dir", "out/deep", "--num_images", "2"]
@@ -185,6 +189,7 @@ def test_what_cannot_be_drawn_is_left_out_and_said(capsys):
     assert [kind for kind, _ in shown_on(page)] == ["png", "gif", "png", "png"]
 
 
+@pytest.mark.slow
 def test_vector_pictures_stand_beside_a_page_that_shows_pixels():
     write_run("runs/a")
     assert run("--format", "svg", "--num_images", "1") == 0
@@ -206,7 +211,7 @@ def hung(monkeypatch):
         galleries.append((gallery, format))
         return []
 
-    monkeypatch.setattr(visualize, "write_gallery", write)
+    monkeypatch.setattr(drawing, "write_gallery", write)
     return galleries
 
 
@@ -284,6 +289,7 @@ def test_no_run_at_all_is_said_in_one_line(capsys):
     assert "no checkpoint under runs" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_script_itself_exits_with_2_and_without_a_traceback():
     script = Path(visualize.__file__)
     done = subprocess.run(

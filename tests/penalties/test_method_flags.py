@@ -6,7 +6,7 @@ import pytest
 
 from factorvae.config import TrainConfig, parse, parse_sweep
 from factorvae.errors import UserError
-from factorvae.penalties import METHOD_SETTINGS, METHODS
+from factorvae.methods import METHOD_SETTINGS, METHODS
 
 
 def parsed(*argv):

@@ -3,8 +3,6 @@
 Started by torchrun, this file is the program of the two processes.
 """
 
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -21,14 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 import train
 from factorvae.checkpoint import load_checkpoint
-from factorvae.config import TrainConfig
+from factorvae.config import TrainConfig, parse
 from factorvae.datasets import load_dataset
-from factorvae.errors import UserError, run_script
+from factorvae.errors import UserError
 from factorvae.objective import permute_dims
 from factorvae.training.distributed import ALONE, World, join_world
 from factorvae.training.run_folder import read_log
 from factorvae.training.trainer import Trainer
-from tests.helpers import same_state
+from tests.helpers import run_main, same_state
 
 ROOT = Path(train.__file__).parent
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
@@ -100,43 +98,40 @@ def exchanges(world, folder):
 
 
 def main():
-    folder, data_dir = Path(sys.argv[1]), sys.argv[2]
+    folder, data = Path(sys.argv[1]), sys.argv[2:]
     with join_world() as world:
         told = exchanges(world, folder)
     os.chdir(folder / f"rank{world.rank}")
     told["codes"], told["outputs"] = {}, {}
     for number, (name, flags) in enumerate(COMMANDS.items(), start=1):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # each meets the other anew
-        sys.argv = ["train.py", "--data_dir", data_dir, *SMALL, *flags]
-        with (
-            contextlib.redirect_stdout(io.StringIO()) as out,
-            contextlib.redirect_stderr(io.StringIO()) as err,
-        ):
-            told["codes"][name] = run_script(train.main)
-            told["outputs"][name] = [out.getvalue(), err.getvalue()]
+        told["codes"][name], *told["outputs"][name] = run_main(train.main, *data, *SMALL, *flags)
     (folder / f"told{world.rank}.json").write_text(json.dumps(told))
 
 
-def train_alone(data_dir, run_dir, *flags):
-    argv = ["train.py", "--data_dir", str(data_dir), *SMALL, "--output_dir", str(run_dir), *flags]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", argv)
-        assert run_script(train.main) == 0
+def train_alone(data, run_dir, *flags):
+    assert run_main(train.main, *data, *SMALL, "--output_dir", run_dir, *flags)[0] == 0
 
 
 @pytest.fixture(scope="module")
-def two(full_data_dir, tmp_path_factory):
+def data(tiny_folder):
+    """The flags of the data, from any folder."""
+    return [*tiny_folder.flags, "--dataset", f"folder:{tiny_folder.path / 'images'}"]
+
+
+@pytest.fixture(scope="module")
+def two(data, tmp_path_factory):
     """What two processes told, and the folders of their runs and of one process's."""
     folder = tmp_path_factory.mktemp("two")
     whole, half = folder / "alone", folder / "half"
-    train_alone(full_data_dir, half, "--max_steps", "10")
+    train_alone(data, half, "--max_steps", "10")
     shutil.copytree(half, whole)
-    train_alone(full_data_dir, whole)
+    train_alone(data, whole)
     for rank in range(2):
         (folder / f"rank{rank}").mkdir()
     shutil.copytree(half, folder / "rank0" / "begun_alone")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [__file__, folder, full_data_dir]
+    command += [__file__, folder, *data]
     done = subprocess.run(
         list(map(str, command)),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -282,10 +277,11 @@ def assert_same_but_for_rounding(run_dir, other, start):
 
 
 @pytest.fixture(scope="module")
-def start(full_data_dir):
+def start(data):
     """The weights that every run of these settings begins with."""
-    config = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8)
-    trainer = Trainer(config, load_dataset("dsprites", full_data_dir), torch.device("cpu"))
+    config = parse(TrainConfig, "", [*data, *SMALL])
+    dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
+    trainer = Trainer(config, dataset, torch.device("cpu"))
     return {"vae": trainer.vae.state_dict(), "discriminator": trainer.discriminator.state_dict()}
 
 
@@ -300,11 +296,11 @@ def test_two_processes_go_on_with_a_run_begun_by_one(two, start):
     assert_same_but_for_rounding(two.runs / "begun_alone", two.alone, start)
 
 
-def test_one_process_goes_on_with_a_run_begun_by_two(two, start, full_data_dir, tmp_path):
+def test_one_process_goes_on_with_a_run_begun_by_two(two, start, data, tmp_path):
     assert two.first["codes"]["begun together"] == two.second["codes"]["begun together"] == 0
     run_dir = tmp_path / "begun_together"
     shutil.copytree(two.runs / "begun_together", run_dir)
-    train_alone(full_data_dir, run_dir)
+    train_alone(data, run_dir)
     assert "resuming at step 10 of 20" in (run_dir / "log.txt").read_text()
     assert_same_but_for_rounding(run_dir, two.alone, start)
 

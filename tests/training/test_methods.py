@@ -19,8 +19,9 @@ from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig, parse, parse_sweep
 from factorvae.errors import run_script
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
+from factorvae.methods import METHODS
 from factorvae.objective import kl_divergence, recon_loss, reparameterize
-from factorvae.penalties import METHODS
+from factorvae.penalties import PENALTIES, bind_penalty
 from factorvae.training.distributed import World
 from factorvae.training.run_folder import columns, read_log, run_dir_of, run_name
 from factorvae.training.sweep_folder import sweep_table
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 SMALL = dict(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4, lr=1e-3)
 FLAGS = [f"--{name}={value}" for name, value in SMALL.items()]
 FLAGS += ["--device=cpu", "--threads=1"]
-WITH_FUNCTION = [name for name, method in METHODS.items() if method.penalty]
+WITH_FUNCTION = [*PENALTIES]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -56,7 +57,7 @@ def test_a_step_goes_down_the_gradient_of_the_one_line(sprites, method):
     z = reparameterize(mu, logvar, eps)
     recon, kl = recon_loss(trainer.vae.decode(z), x), kl_divergence(mu, logvar)
     settings = {**dataclasses.asdict(config), "num_images": len(sprites)}
-    penalty = METHODS[method].bind(settings)(mu, logvar, z, torch.tensor(0))
+    penalty = bind_penalty(method, settings)(mu, logvar, z, torch.tensor(0))
     loss = recon + 0.5 * kl + 2.0 * penalty
     expected = torch.autograd.grad(loss, list(trainer.vae.parameters()))
     figures = step_of(trainer, x)
@@ -127,7 +128,7 @@ class OneOfTwo(World):
 def test_two_processes_have_the_penalty_and_gradient_of_the_whole_batch(method):
     generator = torch.Generator().manual_seed(0)
     whole = torch.randn(8, 6, generator=generator, requires_grad=True)  # mu, logvar and z
-    penalty = METHODS[method].bind({**dataclasses.asdict(config_of(method)), "num_images": 50})
+    penalty = bind_penalty(method, {**dataclasses.asdict(config_of(method)), "num_images": 50})
     expected = penalty(*whole.chunk(3, dim=1), torch.tensor(1))
     (gradient,) = torch.autograd.grad(expected, whole)
     for rank in range(2):

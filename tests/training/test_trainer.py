@@ -263,7 +263,10 @@ def test_weights_that_are_not_finite_are_not_saved(sprites, tmp_path):
     assert "error: the discriminator is not finite" in (tmp_path / LOG_NAME).read_text()
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"gamma": 0.0}])
+BF16 = pytest.param({"precision": "bf16"}, marks=pytest.mark.slow)  # emulated on most processors
+
+
+@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}])
 def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
     config = dataclasses.replace(SMALL, **changes)
     train(sprites, tmp_path / "whole", config, 6)
@@ -407,6 +410,7 @@ def test_a_checkpoint_of_another_device_goes_on_here(sprites):
     assert same_state(one.state_dict(), other.state_dict())
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_the_same(sprites):
     """As far as torch.compile traces them; making code of that takes minutes."""
     plain = Trainer(SMALL, sprites, CPU)
