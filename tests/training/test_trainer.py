@@ -77,7 +77,7 @@ def test_three_steps_are_the_textbooks(sprites, gamma):
         ours.generator.manual_seed(step)
         figures = ours.step(x1, x2)
         expected = book.step(x1, x2, generator.manual_seed(step))
-        shown = dict(zip(ours.figures, figures.tolist(), strict=True))
+        shown = dict(zip(ours.figures.names, figures.tolist(), strict=True))
         for name, value in zip(("recon", "kl", "tc", "disc_loss"), expected, strict=True):
             assert shown[name] == pytest.approx(value, rel=1e-3, abs=1e-5)
     for (parameter, twin), before in zip(pairs, start, strict=True):
@@ -129,7 +129,7 @@ def test_every_step_draws_two_batches_by_seed_and_step(sprites):
     def record(trainer):
         def step(x1, x2):
             seen.append((x1, x2))
-            return torch.zeros(len(trainer.figures))
+            return torch.zeros(len(trainer.figures.names))
 
         return step
 
@@ -324,19 +324,19 @@ class Steps:
 
 def test_recorded_steps_are_as_many_as_asked_for_and_the_same():
     plain, other = Steps(), Steps()
-    graphed = GraphedSteps(other.step, other.generator, (10, 1), other.record)
+    graphed = GraphedSteps(other.generator, (10, 1), other.record)
     made = []
     while sum(made) < 25:
-        made.append(graphed(25 - sum(made)))
+        made.append(graphed(other.step, 25 - sum(made)))
     assert made == [1, 1, 1, 10, 10, 1, 1]  # three to warm up, then as large as they go
     assert other.recorded == [10, 1]
     for _ in range(25):
         plain.step()
     assert torch.equal(plain.total, other.total)
-    assert graphed(100) == 10
+    assert graphed(other.step, 100) == 10
     assert other.recorded == [10, 1]
     graphed.forget()
-    assert [graphed(100) for _ in range(4)] == [1, 1, 1, 10]
+    assert [graphed(other.step, 100) for _ in range(4)] == [1, 1, 1, 10]
     assert other.recorded == [10, 1, 10]
 
 
@@ -358,7 +358,7 @@ def test_a_step_calls_nothing_that_waits_or_whose_shape_is_not_known(sprites, ch
     trainer = Trainer(dataclasses.replace(SMALL, **changes), sprites, CPU)
     trainer.advance()
     with OperationNames() as called:
-        trainer._whole_step()
+        trainer._draw_and_step()
     assert any("convolution" in name for name in called.names)
     forbidden = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
     assert not [name for name in called.names if name.split(".")[1] in forbidden]
@@ -452,7 +452,7 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
     gpu.advance()
     torch.cuda.set_sync_debug_mode("default")
     gpu.wait()
-    assert gpu.mean_figures()["recon"] > 0
+    assert gpu.figures.means()["recon"] > 0
 
 
 @needs_cuda
@@ -463,10 +463,10 @@ def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, changes):
     for trainer in (eager, graphed):
         trainer.advance(100)
         trainer.wait()
-    assert set(graphed.graphed.recordings) == {10, 1}
+    assert set(graphed.launcher.graphs.recordings) == {10, 1}
     assert torch.equal(eager.generator.get_state(), graphed.generator.get_state())
-    assert graphed.finite_steps.tolist() == [100] * len(graphed.figures)
-    one, other = eager.mean_figures(), graphed.mean_figures()
+    assert graphed.figures.finite_steps.tolist() == [100] * len(graphed.figures.names)
+    one, other = eager.figures.means(), graphed.figures.means()
     for name in ("recon", "kl"):
         assert other[name] == pytest.approx(one[name], rel=1e-2)
     if config.gamma:
@@ -518,7 +518,7 @@ def test_cuda_graphs_read_a_table_that_stays_with_the_host(monkeypatch):
         trainers.append(Trainer(SMALL, dataset, CUDA, graphs=graphs))
     start, eager, graphed = trainers
     for trainer in (eager, graphed):
-        assert trainer.images is not None
+        assert trainer.batches.on_host
         trainer.advance(20)
         trainer.wait()
     assert_close_weights(graphed, eager, start)
