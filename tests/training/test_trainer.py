@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -24,7 +26,6 @@ from factorvae.objective import (
     total_correlation,
 )
 from factorvae.progress import Progress
-from factorvae.training.cuda_graphs import GraphedSteps
 from factorvae.training.loop import fit, total_steps
 from factorvae.training.run_folder import RunLog, columns, read_log
 from factorvae.training.signals import StopSignals
@@ -298,48 +299,6 @@ def test_a_run_ends_with_its_epochs_or_its_steps():
     assert total_steps(TrainConfig(max_steps=10**9), 737_280) == 576_000
 
 
-class Steps:
-    """A step that draws a number and adds it up, and recordings of it that only a replay makes."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(0)
-        self.total = torch.zeros(1)
-        self.recorded = []
-
-    def step(self):
-        self.total += torch.rand(1, generator=self.generator)
-
-    def record(self, step, count, generator):
-        assert step == self.step
-        assert generator is self.generator
-        self.recorded.append(count)
-
-        class Recording:
-            def replay(self):
-                for _ in range(count):
-                    step()
-
-        return Recording()
-
-
-def test_recorded_steps_are_as_many_as_asked_for_and_the_same():
-    plain, other = Steps(), Steps()
-    graphed = GraphedSteps(other.generator, (10, 1), other.record)
-    made = []
-    while sum(made) < 25:
-        made.append(graphed(other.step, 25 - sum(made)))
-    assert made == [1, 1, 1, 10, 10, 1, 1]  # three to warm up, then as large as they go
-    assert other.recorded == [10, 1]
-    for _ in range(25):
-        plain.step()
-    assert torch.equal(plain.total, other.total)
-    assert graphed(other.step, 100) == 10
-    assert other.recorded == [10, 1]
-    graphed.forget()
-    assert [graphed(other.step, 100) for _ in range(4)] == [1, 1, 1, 10]
-    assert other.recorded == [10, 1, 10]
-
-
 class OperationNames(TorchDispatchMode):
     """The names of all operations called within."""
 
@@ -405,6 +364,33 @@ def test_a_checkpoint_of_another_device_goes_on_here(sprites):
     for trainer in (one, other):
         trainer.advance(2)
     assert same_state(one.state_dict(), other.state_dict())
+
+
+def test_two_trainers_of_one_state_do_not_train_each_others_moments(sprites):
+    whole, first, second = (Trainer(SMALL, sprites, CPU) for _ in range(3))
+    whole.advance(2)
+    state = whole.state_dict()  # its tensors are the trainer's own, on the same device
+    for trainer in (first, second):
+        trainer.load_state_dict(state)
+    for trainer in (whole, first, second):
+        trainer.advance(2)
+    for trainer in (first, second):
+        assert same_state(trainer.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("changes", [{}, {"gamma": 0.0}])
+def test_a_trainer_that_ended_is_gone_without_a_garbage_collection(sprites, changes):
+    gc.collect()
+    gc.disable()
+    try:
+        trainer = Trainer(dataclasses.replace(SMALL, **changes), sprites, CPU)
+        trainer.advance(2)
+        kept = weakref.ref(trainer), weakref.ref(trainer.vae), weakref.ref(trainer.launcher)
+        trainer.close()
+        del trainer
+        assert [reference() for reference in kept] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_compiled_steps_are_the_same(sprites):
