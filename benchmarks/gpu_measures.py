@@ -316,9 +316,9 @@ def measure_floor(bench: Bench) -> None:
 def step_rates(bench: Bench, trainer: Trainer, steps_per_launch: int | None = None) -> list[float]:
     """Steps a second; the host waits every `effort.steps`, as train.py does."""
     if steps_per_launch is not None:
-        if trainer.graphed is None:
+        if trainer.launcher.graphs is None:
             raise NeedsCuda
-        trainer.graphed.sizes = tuple(sorted({steps_per_launch, 1}, reverse=True))
+        trainer.launcher.graphs.sizes = tuple(sorted({steps_per_launch, 1}, reverse=True))
     steps = bench.effort.steps
 
     def call() -> None:

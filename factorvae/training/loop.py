@@ -60,8 +60,8 @@ def fit(
         at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
         if at_row:
             trainer.check_finite()
-            figures = trainer.mean_figures()
-            timed = min(trainer.steps_in_row, trainer.steps_done - first_step)
+            figures = trainer.figures.means()
+            timed = min(trainer.figures.steps, trainer.steps_done - first_step)
             now = monotonic()
             rate = timed * config.batch_size / (now - row_start)
             row_start = now
@@ -69,7 +69,7 @@ def fit(
                 log.row({"step": trainer.steps_done, **figures, "images_per_second": rate})
             bar.show(shown_figures(figures))
         if trainer.steps_done % config.log_every == 0:  # a last, partial row is not begun anew
-            trainer.reset_figures()
+            trainer.figures.reset()
         if trainer.steps_done % config.checkpoint_every == 0 and trainer.steps_done < until:
             save()
         if world.alone:

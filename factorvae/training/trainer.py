@@ -1,12 +1,11 @@
 """Training: Algorithm 2 of Kim & Mnih (2018), one step at a time."""
 
-import contextlib
-from collections.abc import Iterator
+import copy
 from dataclasses import asdict
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from factorvae.checkpoint import describe_dataset
@@ -26,12 +25,13 @@ from factorvae.objective import (
     total_correlation,
 )
 from factorvae.penalties import Penalty, bind_penalty
-from factorvae.training.cuda_graphs import GraphedSteps, record_on_cuda
+from factorvae.training.batches import Batches
+from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
+from factorvae.training.running_figures import RunningFigures
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-STEPS_PER_LAUNCH = (10, 1)  # of the CUDA graphs
 
 
 def derive_seed(seed: int, step: int) -> int:
@@ -79,63 +79,56 @@ class Trainer:
         self.world = world
         self.dtype = DTYPES[config.precision]
         self.steps_done = 0
-        on_cuda = device.type == "cuda"
-        adam = dict(fused=True, capturable=on_cuda)
+        self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
         self.vae = vae or VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
         _check_fits(self.vae, config, dataset)
         self.vae.to(device)
-        self.vae_optimizer = Adam(self.vae.parameters(), config.lr, (0.9, 0.999), **adam)
         self.vae_parameters = list(self.vae.parameters())
+        self.vae_optimizer = self._adam(self.vae_parameters, config.lr, (0.9, 0.999))
         self._vae = world.parallel(self.vae)
 
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
         self.penalty = penalty or bind_penalty(config.method, settings)
-        self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
-
-        self.discriminator = self.disc_optimizer = None
+        self.discriminator = None
         if method.discriminator and self.penalty is None:
-            self.discriminator = Discriminator(
-                config.latent_dim, config.disc_depth, config.disc_width, weights
-            ).to(device)
+            sizes = (config.latent_dim, config.disc_depth, config.disc_width)
+            self.discriminator = Discriminator(*sizes, weights).to(device)
             self.disc_parameters = list(self.discriminator.parameters())
-            self.disc_optimizer = Adam(self.disc_parameters, config.lr_disc, (0.5, 0.9), **adam)
+            self.disc_optimizer = self._adam(self.disc_parameters, config.lr_disc, (0.5, 0.9))
             self._discriminator = world.parallel(self.discriminator)
-
         if config.compile:
-            # Not the discriminator: compiled, it computes all gradients in each backward pass.
-            self.vae.compile()
-            self.vae.encoder.compile()
-            if self.penalty:
-                self.penalty = torch.compile(self.penalty)
-            torch._functorch.config.donated_buffer = False  # or `retain_graph` is refused
-
-        self.figures = ["recon", "kl"]
-        if self.discriminator:
-            self.figures += DISCRIMINATOR_COLUMNS
-        if self.penalty:
-            self.figures += PENALTY_COLUMNS
-        self.figures += [f"kl_{j}" for j in range(config.latent_dim)]
-        # since the last row of the log: the steps, the sum of each figure, its steps while finite
-        self.steps_in_row = 0
-        self.sums = torch.zeros(len(self.figures), dtype=torch.float64, device=device)
-        self.finite_steps = torch.zeros(len(self.figures), dtype=torch.int64, device=device)
+            self._compile()
 
         self.generator = torch.Generator(device).manual_seed(self._next_seed())
-        self.batches = 2 if self.discriminator else 1  # a step's
         self.shard = world.shard(config.batch_size)
-        # A table that is not on the device is read by the host, which puts a step's images here.
-        self.images = None
-        if dataset.index_device(device) != device:
-            size = self.batches * config.batch_size // world.size
-            self.images = torch.zeros(size, *dataset.image_shape, device=device)
-        self.stream = torch.cuda.Stream(device) if on_cuda and world.alone else None
-        self.graphed = None
-        if self.stream is not None and graphs:
-            sizes = STEPS_PER_LAUNCH if self.images is None else (1,)
-            self.graphed = GraphedSteps(self._whole_step, self.generator, sizes, record_on_cuda)
+        batches = 2 if self.discriminator else 1
+        self.batches = Batches(dataset, batches, config.batch_size, device, world)
+        self.figures = RunningFigures(self._figure_names(), device, world)
+        sizes = (1,) if self.batches.on_host else STEPS_PER_LAUNCH
+        self.launcher = Launcher(device, self.generator, sizes if graphs else (), world.alone)
+
+    def _adam(self, parameters: list[nn.Parameter], lr: float, betas: tuple[float, float]) -> Adam:
+        return Adam(parameters, lr, betas, fused=True, capturable=self.device.type == "cuda")
+
+    def _compile(self) -> None:
+        """Fuse the VAE's kernels, and those of a penalty.
+
+        Not the discriminator's: compiled, it computes all its gradients in each backward pass.
+        """
+        torch._functorch.config.donated_buffer = False  # or `retain_graph` is refused
+        self.vae.compile()
+        self.vae.encoder.compile()
+        if self.penalty:
+            self.penalty = torch.compile(self.penalty)
+
+    def _figure_names(self) -> list[str]:
+        """What `step` returns, in its order."""
+        of_method = DISCRIMINATOR_COLUMNS if self.discriminator else ()
+        of_method = PENALTY_COLUMNS if self.penalty else of_method
+        return ["recon", "kl", *of_method, *(f"kl_{j}" for j in range(self.config.latent_dim))]
 
     def step(self, x1: Tensor, x2: Tensor | None) -> Tensor:
         """One step of Algorithm 2 on two independent batches of images.
@@ -150,7 +143,7 @@ class Trainer:
                 discriminator, there is no second batch.
 
         Returns:
-            The figures named in `self.figures`, before the step: float32 [len(figures)].
+            The figures named in `self.figures`, before the step: float32 [len(names)].
         """
         config, dtype = self.config, self.dtype
         logits, mu, logvar, z = self._vae(x1.to(dtype), self._noise())
@@ -194,68 +187,41 @@ class Trainer:
     def advance(self, steps: int = 1) -> None:
         """Make so many steps on batches drawn at random, and add up their figures."""
         until = self.steps_done + steps
-        with self._on_own_stream():
+        with self.launcher.on_stream():
             while self.steps_done < until:
                 if self.device.type == "cpu":
                     self.generator.manual_seed(self._next_seed())
-                if self.images is not None:
-                    self._read_images()
-                if self.graphed:
-                    made = self.graphed(until - self.steps_done)
-                else:
-                    self._whole_step()
-                    made = 1
+                if self.batches.on_host:
+                    self.batches.read(self._next_seed())
+                made = self.launcher(self._draw_and_step, until - self.steps_done)
                 self.steps_done += made
-                self.steps_in_row += made
+                self.figures.steps += made
+
+    def _draw_and_step(self) -> None:
+        """All that a step does on the device."""
+        x1, x2 = [*self.batches.draw(self.generator), None][:2]
+        self.figures.add(self.step(x1, x2))
+        if self.penalty:
+            self.steps_made += 1
 
     def _next_seed(self) -> int:
         """Of the step to come."""
         return derive_seed(self.config.seed, self.steps_done + 1)
 
-    def _whole_step(self) -> None:
-        """All that a step does on the device: it draws the batches, trains, and adds up figures."""
-        images = self.images
-        if images is None:
-            images = self.dataset.batch(self._draw_index(self.generator), self.device)
-        x1, x2 = [*images.chunk(self.batches), None][:2]
-        figures = self.step(x1, x2)
-        self.sums += figures
-        self.finite_steps += self.sums.isfinite()
-        if self.penalty:
-            self.steps_made += 1
-
-    def _draw_index(self, generator: torch.Generator) -> Tensor:
-        """Which images a step takes, this process's part of every batch one after the other."""
-        shape = (self.batches, self.config.batch_size)
-        where = generator.device
-        index = torch.randint(len(self.dataset), shape, generator=generator, device=where)
-        return index[:, self.shard].flatten()
-
-    def _read_images(self) -> None:
-        """Put the next step's images in their place, drawn on the host by (seed, step)."""
-        index = self._draw_index(torch.Generator().manual_seed(self._next_seed()))
-        self.images.copy_(self.dataset.batch(index, self.device))
-
-    @contextlib.contextmanager
-    def _on_own_stream(self) -> Iterator[None]:
-        """On CUDA, what is started within follows what was started before, and on that stream."""
-        if self.stream is not None:
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream):
-            yield
-
     def wait(self) -> None:
         """Return once all steps are made."""
-        if self.stream is not None:
-            self.stream.synchronize()
+        self.launcher.wait()
+
+    def close(self) -> None:
+        """Give back what only further steps would need; what was trained stays."""
+        self.launcher.close()
 
     def check_finite(self) -> None:
         """Raise UserError with the step and the term where a figure is not finite any more."""
-        finite_steps = self.world.all_reduce_min(self.finite_steps).tolist()
-        first = min(finite_steps)
-        if first < self.steps_in_row:
-            step = self.steps_done - self.steps_in_row + first + 1
-            term = self.figures[finite_steps.index(first)]
+        fault = self.figures.first_not_finite()
+        if fault is not None:
+            term, steps_before = fault
+            step = self.steps_done - self.figures.steps + steps_before + 1
             raise UserError(f"{term} is not finite at step {step}. {_WHAT_TO_TRY}")
 
     def check_weights(self) -> None:
@@ -265,17 +231,6 @@ class Trainer:
                 raise UserError(
                     f"the {name} is not finite after step {self.steps_done}. {_WHAT_TO_TRY}"
                 )
-
-    def mean_figures(self) -> dict[str, float]:
-        """The mean of every figure over the steps since the last row of the log."""
-        means = (self.world.all_reduce_mean(self.sums) / self.steps_in_row).tolist()
-        return dict(zip(self.figures, means, strict=True))
-
-    def reset_figures(self) -> None:
-        """Begin the next row of the log."""
-        self.steps_in_row = 0
-        self.sums.zero_()
-        self.finite_steps.zero_()
 
     def state_dict(self) -> dict[str, object]:
         """Everything of a checkpoint but what `fit`'s caller knows: tensors and plain values."""
@@ -288,8 +243,7 @@ class Trainer:
             "discriminator": self.discriminator.state_dict() if self.discriminator else None,
             "disc_optimizer": self.disc_optimizer.state_dict() if self.discriminator else None,
             "generator": self.generator.get_state(),
-            "sums": self.world.all_reduce_mean(self.sums),
-            "finite_steps": self.world.all_reduce_min(self.finite_steps),
+            **self.figures.state_dict(),
             "threads": torch.get_num_threads(),
             "torch_version": str(torch.__version__),
         }
@@ -298,7 +252,6 @@ class Trainer:
         """Go on from a checkpoint of the same settings, whatever device it was made on."""
         self.steps_done = state["step"]
         self.steps_made.fill_(self.steps_done)
-        self.steps_in_row = self.steps_done % self.config.log_every
         self.vae.load_state_dict(state["vae"])
         _load_moments(self.vae_optimizer, state["vae_optimizer"])
         if self.discriminator:
@@ -308,10 +261,8 @@ class Trainer:
             self.generator.set_state(state["generator"])
         else:
             self.generator.manual_seed(self._next_seed())
-        self.sums.copy_(state["sums"])
-        self.finite_steps.copy_(state["finite_steps"])
-        if self.graphed:
-            self.graphed.forget()
+        self.figures.load_state_dict(state, self.steps_done % self.config.log_every)
+        self.launcher.forget()
 
 
 def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
@@ -325,7 +276,8 @@ def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
 def _load_moments(optimizer: Adam, state: dict) -> None:
     """The moments of a checkpoint, but not its settings, which go by the device."""
     settings = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": settings})
+    moments = copy.deepcopy(state["state"])  # what lies on the device already would be shared
+    optimizer.load_state_dict({"state": moments, "param_groups": settings})
 
 
 _WHAT_TO_TRY = (

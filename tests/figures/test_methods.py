@@ -3,7 +3,7 @@
 import numpy as np
 
 from factorvae.figures import plots
-from factorvae.penalties import METHODS
+from factorvae.methods import METHODS
 
 
 def test_titles_name_the_method():

@@ -43,7 +43,7 @@ def config_of(method, **changes):
 
 def step_of(trainer, x, seed=0):
     trainer.generator.manual_seed(seed)
-    return dict(zip(trainer.figures, trainer.step(x, None).tolist(), strict=True))
+    return dict(zip(trainer.figures.names, trainer.step(x, None).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("method", WITH_FUNCTION)
@@ -94,7 +94,7 @@ def test_the_capacity_grows_by_the_steps_made_and_goes_on_after_a_resume(sprites
             trainer.load_state_dict(state)
         trainer.reset_figures()
         trainer.advance()
-        figures = trainer.mean_figures()
+        figures = trainer.figures.means()
         distance.append(figures["penalty"] + (-1 if step == 0 else 1) * figures["kl"])
     assert distance == pytest.approx([0, 100, 200, 300], abs=1e-2)
 
@@ -308,7 +308,7 @@ def test_graphs_replay_the_same_steps(sprites, method):
     for trainer in trainers:
         trainer.advance(30)
         trainer.wait()
-    one, other = (trainer.mean_figures() for trainer in trainers)
+    one, other = (trainer.figures.means() for trainer in trainers)
     assert one["penalty"] == pytest.approx(other["penalty"], rel=1e-2)
     assert [int(trainer.steps_made) for trainer in trainers] == [30, 30]
 

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -24,7 +26,6 @@ from factorvae.objective import (
     total_correlation,
 )
 from factorvae.progress import Progress
-from factorvae.training.cuda_graphs import GraphedSteps
 from factorvae.training.loop import fit, total_steps
 from factorvae.training.run_folder import RunLog, columns, read_log
 from factorvae.training.signals import StopSignals
@@ -77,7 +78,7 @@ def test_three_steps_are_the_textbooks(sprites, gamma):
         ours.generator.manual_seed(step)
         figures = ours.step(x1, x2)
         expected = book.step(x1, x2, generator.manual_seed(step))
-        shown = dict(zip(ours.figures, figures.tolist(), strict=True))
+        shown = dict(zip(ours.figures.names, figures.tolist(), strict=True))
         for name, value in zip(("recon", "kl", "tc", "disc_loss"), expected, strict=True):
             assert shown[name] == pytest.approx(value, rel=1e-3, abs=1e-5)
     for (parameter, twin), before in zip(pairs, start, strict=True):
@@ -129,7 +130,7 @@ def test_every_step_draws_two_batches_by_seed_and_step(sprites):
     def record(trainer):
         def step(x1, x2):
             seen.append((x1, x2))
-            return torch.zeros(len(trainer.figures))
+            return torch.zeros(len(trainer.figures.names))
 
         return step
 
@@ -301,48 +302,6 @@ def test_a_run_ends_with_its_epochs_or_its_steps():
     assert total_steps(TrainConfig(max_steps=10**9), 737_280) == 576_000
 
 
-class Steps:
-    """A step that draws a number and adds it up, and recordings of it that only a replay makes."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(0)
-        self.total = torch.zeros(1)
-        self.recorded = []
-
-    def step(self):
-        self.total += torch.rand(1, generator=self.generator)
-
-    def record(self, step, count, generator):
-        assert step == self.step
-        assert generator is self.generator
-        self.recorded.append(count)
-
-        class Recording:
-            def replay(self):
-                for _ in range(count):
-                    step()
-
-        return Recording()
-
-
-def test_recorded_steps_are_as_many_as_asked_for_and_the_same():
-    plain, other = Steps(), Steps()
-    graphed = GraphedSteps(other.step, other.generator, (10, 1), other.record)
-    made = []
-    while sum(made) < 25:
-        made.append(graphed(25 - sum(made)))
-    assert made == [1, 1, 1, 10, 10, 1, 1]  # three to warm up, then as large as they go
-    assert other.recorded == [10, 1]
-    for _ in range(25):
-        plain.step()
-    assert torch.equal(plain.total, other.total)
-    assert graphed(100) == 10
-    assert other.recorded == [10, 1]
-    graphed.forget()
-    assert [graphed(100) for _ in range(4)] == [1, 1, 1, 10]
-    assert other.recorded == [10, 1, 10]
-
-
 class OperationNames(TorchDispatchMode):
     """The names of all operations called within."""
 
@@ -361,7 +320,7 @@ def test_a_step_calls_nothing_that_waits_or_whose_shape_is_not_known(sprites, ch
     trainer = Trainer(dataclasses.replace(SMALL, **changes), sprites, CPU)
     trainer.advance()
     with OperationNames() as called:
-        trainer._whole_step()
+        trainer._draw_and_step()
     assert any("convolution" in name for name in called.names)
     forbidden = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
     assert not [name for name in called.names if name.split(".")[1] in forbidden]
@@ -410,6 +369,33 @@ def test_a_checkpoint_of_another_device_goes_on_here(sprites):
     assert same_state(one.state_dict(), other.state_dict())
 
 
+def test_two_trainers_of_one_state_do_not_train_each_others_moments(sprites):
+    whole, first, second = (Trainer(SMALL, sprites, CPU) for _ in range(3))
+    whole.advance(2)
+    state = whole.state_dict()  # its tensors are the trainer's own, on the same device
+    for trainer in (first, second):
+        trainer.load_state_dict(state)
+    for trainer in (whole, first, second):
+        trainer.advance(2)
+    for trainer in (first, second):
+        assert same_state(trainer.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("changes", [{}, {"gamma": 0.0}])
+def test_a_trainer_that_ended_is_gone_without_a_garbage_collection(sprites, changes):
+    gc.collect()
+    gc.disable()
+    try:
+        trainer = Trainer(dataclasses.replace(SMALL, **changes), sprites, CPU)
+        trainer.advance(2)
+        kept = weakref.ref(trainer), weakref.ref(trainer.vae), weakref.ref(trainer.launcher)
+        trainer.close()
+        del trainer
+        assert [reference() for reference in kept] == [None] * 3
+    finally:
+        gc.enable()
+
+
 @pytest.mark.slow
 def test_compiled_steps_are_the_same(sprites):
     """As far as torch.compile traces them; making code of that takes minutes."""
@@ -456,7 +442,7 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
     gpu.advance()
     torch.cuda.set_sync_debug_mode("default")
     gpu.wait()
-    assert gpu.mean_figures()["recon"] > 0
+    assert gpu.figures.means()["recon"] > 0
 
 
 @needs_cuda
@@ -467,10 +453,10 @@ def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, changes):
     for trainer in (eager, graphed):
         trainer.advance(100)
         trainer.wait()
-    assert set(graphed.graphed.recordings) == {10, 1}
+    assert set(graphed.launcher.graphs.recordings) == {10, 1}
     assert torch.equal(eager.generator.get_state(), graphed.generator.get_state())
-    assert graphed.finite_steps.tolist() == [100] * len(graphed.figures)
-    one, other = eager.mean_figures(), graphed.mean_figures()
+    assert graphed.figures.finite_steps.tolist() == [100] * len(graphed.figures.names)
+    one, other = eager.figures.means(), graphed.figures.means()
     for name in ("recon", "kl"):
         assert other[name] == pytest.approx(one[name], rel=1e-2)
     if config.gamma:
@@ -522,7 +508,7 @@ def test_cuda_graphs_read_a_table_that_stays_with_the_host(monkeypatch):
         trainers.append(Trainer(SMALL, dataset, CUDA, graphs=graphs))
     start, eager, graphed = trainers
     for trainer in (eager, graphed):
-        assert trainer.images is not None
+        assert trainer.batches.on_host
         trainer.advance(20)
         trainer.wait()
     assert_close_weights(graphed, eager, start)
