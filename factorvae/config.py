@@ -266,11 +266,12 @@ PRESETS: dict[str, dict[str, object]] = {
     "noisy_dsprites": RGB,
     "scream_dsprites": RGB,
     "folder": RGB,
+    "npz": RGB,
 }
 
 
 def preset(dataset: str) -> dict[str, object]:
-    """What a dataset changes of the defaults; `folder:PATH` goes by 'folder'."""
+    """What a dataset changes of the defaults; `folder:PATH` goes by 'folder', and so on."""
     return PRESETS.get(dataset.partition(":")[0], {})
 
 

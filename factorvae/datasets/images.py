@@ -217,6 +217,10 @@ def fit(image: Image.Image, preparation: Preparation) -> np.ndarray:
 
 def fit_all(images: np.ndarray, preparation: Preparation) -> np.ndarray:
     """Raw images uint8 [n, H, W, 3] or [n, H, W] as uint8 [n, C, size, size]."""
-    if images.shape[1:] == (*preparation.image_shape[1:], 3) and not preparation.grayscale:
-        return images.transpose(0, 3, 1, 2)
+    size = preparation.image_size
+    if images.shape[1:3] == (size, size) and preparation.crop in (None, size):
+        if images.ndim == 4 and not preparation.grayscale:
+            return images.transpose(0, 3, 1, 2)
+        if images.ndim == 3 and preparation.grayscale:
+            return images[:, None]
     return np.stack([fit(Image.fromarray(image), preparation) for image in images])
