@@ -121,7 +121,8 @@ BY_HAND = {
     "celeba": (
         "CelebA's licence needs a person: get img_align_celeba.zip, list_attr_celeba.txt and "
         "list_eval_partition.txt from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put "
-        "them in {data_dir}/celeba/ (the zip may stay packed)"
+        "them in {data_dir}/celeba/ (the zip may stay packed, the lists may be .csv files with a "
+        "header, and --split all needs no partition)"
     ),
     "scream_dsprites": (
         "scream_dsprites needs a picture of Munch's The Scream of your own: put it in "
@@ -145,12 +146,20 @@ def how_to_get(name: str, data_dir: str | Path) -> str:
 
 def locate(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...], dataset: str) -> Path:
     """The first of `names` that is in one of the folders below data_dir; UserError if none is."""
+    path = find(data_dir, folders, names)
+    if path is not None:
+        return path
+    raise UserError(
+        f"{' or '.join(names)} is in none of {', '.join(str(data_dir / f) for f in folders)}: "
+        f"{how_to_get(dataset, data_dir)}"
+    )
+
+
+def find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> Path | None:
+    """The first of `names` that is in one of the folders below data_dir, if one is."""
     for folder in folders:
         for name in names:
             path = data_dir / folder / name
             if path.is_file() or path.is_dir():  # a pipe would never end
                 return path
-    raise UserError(
-        f"{' or '.join(names)} is in none of {', '.join(str(data_dir / f) for f in folders)}: "
-        f"{how_to_get(dataset, data_dir)}"
-    )
+    return None

@@ -318,8 +318,9 @@ def example(number):
 
 def test_the_examples_of_the_readme_make_such_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    names = {}
     for number in range(2):
-        exec(compile(example(number), "README", "exec"), {})
+        exec(compile(example(number), "README", "exec"), names)
     arrays, folder = load(tmp_path / "squares.npz"), load(tmp_path / "squares")
     for ds in (arrays, folder):
         assert ds.factor_space.names == ("posX", "posY") and ds.factor_sizes == (16, 16)
