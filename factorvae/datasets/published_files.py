@@ -4,6 +4,7 @@ Sizes and checksums are those that other projects have recorded; `data/README.md
 """
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,10 @@ def how_to_get(name: str, data_dir: str | Path) -> str:
     if name in BY_HAND:
         return BY_HAND[name].format(data_dir=data_dir)
     files = PUBLISHED[name]
-    urls = " ".join(file.url for file in files)
+    if len(files) > 1:  # too many for a line: `locate` prints them
+        urls = f"its {len(files)} files from {files[0].url.rpartition('/')[0]}/"
+    else:
+        urls = files[0].url
     folder = (Path(data_dir) / files[0].path).parent
     return (
         f"`python -m factorvae.datasets.download {name} --data_dir {data_dir}` fetches it, or get "
@@ -149,6 +153,9 @@ def locate(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...], dat
     path = find(data_dir, folders, names)
     if path is not None:
         return path
+    if dataset not in BY_HAND and len(PUBLISHED[dataset]) > 1:
+        for file in PUBLISHED[dataset]:  # beside the error's one line, to be copied
+            print(file.url, file=sys.stderr)
     raise UserError(
         f"{' or '.join(names)} is in none of {', '.join(str(data_dir / f) for f in folders)}: "
         f"{how_to_get(dataset, data_dir)}"

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from factorvae.datasets import DATASETS, load_dataset
+from factorvae.datasets.published_files import PUBLISHED
 from factorvae.errors import UserError
 from tests.helpers import (
     CELEBA_ATTRIBUTES,
@@ -108,6 +109,16 @@ def test_missing_files_are_told_with_their_place(tmp_path, name):
     )
     if name == "shapes3d":
         assert_refused(name, tmp_path, "--dataset rooms", "3dshapes.h5", "download shapes3d")
+
+
+def test_smallnorbs_addresses_are_told_one_a_line(tmp_path, capsys):
+    assert_refused("smallnorb", tmp_path, "its 6 files from https://", f"{tmp_path}/smallnorb/")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6 and lines == [file.url for file in PUBLISHED["smallnorb"]]
+
+
+def test_the_scream_says_where_its_picture_goes(tmp_path):
+    assert_refused("scream_dsprites", tmp_path, f"put it in {tmp_path}/scream/scream.jpg")
 
 
 # 3D Shapes
