@@ -36,6 +36,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "noisy_dsprites": RGB,
     "scream_dsprites": RGB,
     "folder": RGB,
+    "npz": RGB,
 }
 PATHS = {"folder": "PATH"}  # what stands behind the colon of those of a user's own
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
@@ -291,7 +292,7 @@ class VisualizeConfig(Config):
 
 
 def preset(dataset: str) -> dict[str, object]:
-    """What a dataset changes of the defaults; `folder:PATH` goes by 'folder'."""
+    """What a dataset changes of the defaults; `folder:PATH` goes by 'folder', and so on."""
     return PRESETS.get(dataset.partition(":")[0], {})
 
 

@@ -219,15 +219,18 @@ def write_tree(folder, contents):
 CELEBA_ATTRIBUTES = ("5_o_Clock_Shadow", "Bald", "Young")
 
 
-def write_celeba(data_dir, n=12, packed=False):
-    """Images, attributes 0/1 [n, 3] and splits [n]. JPEGs of 218x178 as published."""
+def write_celeba(data_dir, n=12, packed=False, inside="img_align_celeba", kind="txt"):
+    """Images, attributes 0/1 [n, 3] and splits [n]. JPEGs of 218x178 as published.
+
+    inside: where they are in the zip or the folder. kind: of the lists, 'txt' or a mirror's 'csv'.
+    """
     images = pictures(n, 218, 178)
     names = [f"{number:06}.jpg" for number in range(1, n + 1)]
     attributes = np.random.default_rng(2).integers(0, 2, (n, len(CELEBA_ATTRIBUTES)))
     splits = np.repeat([0, 1, 2], [n - 4, 2, 2])
     folder = data_dir / "celeba"
     contents = {
-        f"img_align_celeba/{name}": encoded(image, "jpeg", quality=95)
+        f"{inside}/{name}": encoded(image, "jpeg", quality=95)
         for name, image in zip(names, images, strict=True)
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,9 +245,13 @@ def write_celeba(data_dir, n=12, packed=False):
         for name, row in zip(names, attributes, strict=True)
     ]
     header = f"{n}\n{' '.join(CELEBA_ATTRIBUTES)} \n"
-    (folder / "list_attr_celeba.txt").write_text(header + "".join(rows))
     lines = [f"{name} {split}\n" for name, split in zip(names, splits, strict=True)]
-    (folder / "list_eval_partition.txt").write_text("".join(lines))
+    if kind == "csv":
+        header = f"image_id,{','.join(CELEBA_ATTRIBUTES)}\n"
+        rows, lines = ([",".join(row.split()) + "\n" for row in each] for each in (rows, lines))
+        lines = ["image_id,partition\n", *lines]
+    (folder / f"list_attr_celeba.{kind}").write_text(header + "".join(rows))
+    (folder / f"list_eval_partition.{kind}").write_text("".join(lines))
     return images, attributes, splits
 
 

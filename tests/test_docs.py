@@ -84,7 +84,7 @@ def test_own_images_and_factors_are_kept_in_the_checkpoint():
     known = trainer.state_dict()["dataset"]
     assert known["image_shape"] == [1, 32, 32] and known["num_images"] == 8
     assert known["factor_names"] == ["a", "b"] and known["factor_sizes"] == [2, 4]
-    assert np.isfinite(list(trainer.mean_figures().values())).all()
+    assert np.isfinite(list(trainer.figures.means().values())).all()
     assert torch.equal(
         trainer.dataset.images(np.array([3])), (own.images[3:4] * 255).round().byte()
     )

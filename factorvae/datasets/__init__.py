@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from factorvae.datasets.array_file import load_array_file
 from factorvae.datasets.cars3d import load_cars3d
 from factorvae.datasets.celeba import load_celeba
 from factorvae.datasets.chairs import load_chairs
@@ -26,7 +27,8 @@ from factorvae.errors import UserError
 
 __all__ = ["DATASETS", "Dataset", "FactorSpace", "load_dataset"]
 
-ANY_FOLDER = "folder:PATH"
+# Those of a path of the user's own, by what stands before the colon.
+ANYWHERE = {"folder": "folder:PATH", "npz": "npz:FILE"}
 
 DATASETS: Mapping[str, Callable[..., Dataset]] = {
     "dsprites": load_dsprites,
@@ -42,22 +44,24 @@ DATASETS: Mapping[str, Callable[..., Dataset]] = {
     "mpi3d_toy": functools.partial(load_mpi3d, "toy"),
     "mpi3d_realistic": functools.partial(load_mpi3d, "realistic"),
     "mpi3d_real": functools.partial(load_mpi3d, "real"),
-    ANY_FOLDER: load_folder,
+    ANYWHERE["folder"]: load_folder,
+    ANYWHERE["npz"]: load_array_file,
 }
 
 
 def load_dataset(name: str, data_dir: str | Path = "data", **options: object) -> Dataset:
     """The dataset of that name, prepared under data_dir first where it needs to be.
 
-    name: one of DATASETS, where PATH in 'folder:PATH' is any folder of images. options: the
-    loader's own, see there; None and False are as good as not given. Raises UserError for an
-    unknown name, an option that the dataset does not have, what the system says of a path, and
-    whatever the loader does.
+    name: one of DATASETS, where PATH in 'folder:PATH' is any folder of images, and FILE in
+    'npz:FILE' any npz file of them. options: the loader's own, see there; None and False are as
+    good as not given. Raises UserError for an unknown name, an option that the dataset does not
+    have, what the system says of a path, and whatever the loader does.
     """
     if "\0" in f"{name}{data_dir}":
         raise UserError(f"the paths of {name!r} and {str(data_dir)!r} must not hold a NUL")
     kind, _, path = name.partition(":")
-    key = ANY_FOLDER if kind == "folder" and path else name
+    is_anywhere = kind in ANYWHERE and path != ""
+    key = ANYWHERE[kind] if is_anywhere else name
     if key not in DATASETS:
         raise UserError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}")
     unset = (None, False)
@@ -66,7 +70,7 @@ def load_dataset(name: str, data_dir: str | Path = "data", **options: object) ->
         if option not in options_of(DATASETS[key]):
             those = [name for name, loader in DATASETS.items() if option in options_of(loader)]
             raise UserError(f"{name} has no {option}; it is for {', '.join(those) or 'no dataset'}")
-    arguments = (path,) if key == ANY_FOLDER else ()
+    arguments = (path,) if is_anywhere else ()
     try:
         return DATASETS[key](data_dir, *arguments, **options)
     except OSError as error:

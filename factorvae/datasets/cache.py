@@ -33,6 +33,7 @@ HEADER_BYTES = 4096
 ALWAYS_CHECKED_BYTES = 1 << 29
 READ_AT_ONCE = 1 << 24
 ABANDONED_AFTER_SECONDS = 3600
+LONGEST_NAME_BYTES = 120  # of a source, in the name of its cache
 
 MakeBlocks = Callable[[], Iterable[np.ndarray]]
 
@@ -71,6 +72,14 @@ def cached_array(
     if left_out is not None:
         left_out[:] = np.fromfile(path, "<i8", offset=HEADER_BYTES + table.nbytes).tolist()
     return np.asarray(table)  # a plain view: memmap's own indexing is slow
+
+
+def cache_name(source: Path, tag: str) -> str:
+    """What the cache of a file or folder that may lie anywhere is called; `source` is absolute."""
+    where = hashlib.sha256(str(source).encode()).hexdigest()[:8]  # sources may share a name
+    # A name as long as a file system takes leaves no room for more.
+    fits = len(os.fsencode(source.name)) <= LONGEST_NAME_BYTES
+    return f"{source.name if fits else source.name[:20]}_{where}_{tag}.table"
 
 
 def _read_header(file: BinaryIO) -> dict[str, object]:

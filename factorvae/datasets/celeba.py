@@ -3,26 +3,30 @@
 As torchvision lays it out, in `celeba/`: the folder `img_align_celeba` or the zip of that name,
 `list_attr_celeba.txt` (number of images, names of attributes, then a line of 1 and -1 for each
 image) and `list_eval_partition.txt` (a line for each image, ending in 0 train, 1 valid, 2 test).
+Mirrors have the folder once more inside itself, and the lists as `.csv`, of which the first line
+is a header (`image_id`, then names of the columns).
 """
 
+import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from factorvae.datasets.cache import cached_array
-from factorvae.datasets.image_files import FolderImages, ZipImages, fingerprint
+from factorvae.datasets.image_files import FolderImages, ImageSource, ZipImages, fingerprint
 from factorvae.datasets.images import Preparation, image_table
-from factorvae.datasets.published_files import locate
+from factorvae.datasets.published_files import find, locate
 from factorvae.datasets.table import Dataset, Pixels
-from factorvae.errors import UserError
+from factorvae.errors import UserError, printable
 
 SPLITS = {"train": ("0",), "valid": ("1",), "test": ("2",), "all": ("0", "1", "2")}
-FOLDER, ATTRIBUTES, PARTITION = (
-    "img_align_celeba",
-    "list_attr_celeba.txt",
-    "list_eval_partition.txt",
-)
+FOLDER = "img_align_celeba"
+ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+PLACES = ("celeba", ".")
+IMAGES = 202_599  # of the whole set
 CROP = 148
 
 
@@ -38,32 +42,39 @@ def load_celeba(
     """CelebA, source 'official'; `factors` are its attributes, 0 or 1, under their own names.
 
     crop: side of the centred square that is cut out before the resize. split: 'train', 'valid',
-    'test' or 'all'. skip_bad_images: leave out images that cannot be read. Raises UserError for
-    missing files, lists that do not fit the images, and a bad image.
+    'test' or 'all', which needs no partition. skip_bad_images: leave out images that are missing or
+    cannot be read. Raises UserError for missing files, lists that do not fit each other or the
+    images, and a bad image.
     """
     if split not in SPLITS:
         raise UserError(f"CelebA has no split {split!r}: it has {', '.join(SPLITS)}")
     data_dir, preparation = Path(data_dir), Preparation(image_size, grayscale, crop)
-    attributes, partition, images = (
-        locate(data_dir, ("celeba", "."), names, "celeba")
-        for names in ((ATTRIBUTES,), (PARTITION,), (FOLDER, f"{FOLDER}.zip"))
-    )
-    names, splits = _partition(partition)
-    factor_names, factors = _attributes(attributes, names, data_dir)
-    if images.is_dir():
-        source = FolderImages(images, names)
+    attributes = locate(data_dir, PLACES, ATTRIBUTES, "celeba")
+    partition = find(data_dir, PLACES, PARTITION)
+    if partition is None and split != "all":
+        locate(data_dir, PLACES, PARTITION, "celeba")  # to say what is missing
+    images = locate(data_dir, PLACES, (FOLDER, f"{FOLDER}.zip"), "celeba")
+    if partition is None:
+        names = sorted(line.split(maxsplit=1)[0] for line in _lines(attributes, 2))
+        splits = np.full(len(names), SPLITS["all"][0])
     else:
-        source = ZipImages(images, [f"{FOLDER}/{name}" for name in names])
+        names, splits = _partition(partition)
+    for name in names:
+        if {"/", "\\"} & set(name):
+            raise UserError(f"{partition or attributes}: expected a file name, not `{name}`")
+    factor_names, factors = _attributes(attributes, names, data_dir)
     pixels, left_out = image_table(
         data_dir / "celeba" / f"{preparation.tag}.table",
-        source,
+        _source(images, names),
         preparation,
         f"preparing {images}",
         skip_bad_images,
     )
+    if len(pixels) != IMAGES:
+        print(printable(f"{images}: {len(pixels):,} of {IMAGES:,} images"), file=sys.stderr)
     rows = np.flatnonzero(np.isin(np.delete(splits, left_out), SPLITS[split]))
     if not len(rows):
-        raise UserError(f"{partition} puts no image into the split {split!r}")
+        raise UserError(f"{partition or images} puts no image into the split {split!r}")
     return Dataset(
         "celeba",
         "official",
@@ -74,11 +85,20 @@ def load_celeba(
     )
 
 
+def _source(images: Path, names: list[str]) -> ImageSource:
+    """The images in their folder, which may be once more in itself, or in their zip."""
+    if not images.is_dir():
+        return ZipImages(images, [f"{FOLDER}/{name}" for name in names])
+    if (images / FOLDER).is_dir() and not (images / names[0]).is_file():
+        images = images / FOLDER
+    return FolderImages(images, names)
+
+
 def _partition(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of the images, sorted, and the split of each: '0', '1' or '2'."""
-    lines = sorted(line.split() for line in _lines(path))
+    lines = sorted(line.split() for line in _lines(path, 0))
     for line in lines:
-        if len(line) != 2 or line[1] not in SPLITS["all"] or {"/", "\\"} & set(line[0]):
+        if len(line) != 2 or line[1] not in SPLITS["all"]:
             raise UserError(f"{path}: expected `<file name> <0, 1 or 2>`, not `{' '.join(line)}`")
     if not lines:
         raise UserError(f"{path} is empty: expected a line for each image")
@@ -91,11 +111,13 @@ def _attributes(path: Path, names: list[str], data_dir: Path) -> tuple[tuple[str
 
     Kept beside the images: the list of 26 MB takes seconds to read.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
-        file.readline()
-        factor_names = tuple(file.readline().split())
+    is_csv = path.suffix == ".csv"
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline().replace(",", " ").split()[1:]
+        factor_names = tuple(header if is_csv else file.readline().split())
     if not factor_names:
-        raise UserError(f"{path}: expected the names of the attributes in its second line")
+        line = "first" if is_csv else "second"
+        raise UserError(f"{path}: expected the names of the attributes in its {line} line")
     factors = cached_array(
         data_dir / "celeba" / "attributes.table",
         (len(names), len(factor_names)),
@@ -106,9 +128,9 @@ def _attributes(path: Path, names: list[str], data_dir: Path) -> tuple[tuple[str
 
 
 def _read_attributes(path: Path, names: list[str], columns: int) -> np.ndarray:
-    lines = sorted(list(_lines(path))[2:])
+    lines = sorted(_lines(path, 2))
     if len(lines) != len(names):
-        raise UserError(f"{path} lists {len(lines):,} images: {PARTITION} lists {len(names):,}")
+        raise UserError(f"{path} lists {len(lines):,} images: the partition lists {len(names):,}")
     rows = np.zeros((len(names), columns), np.uint8)
     for row, name, line in zip(rows, names, lines, strict=True):
         found, *values = line.split()
@@ -120,7 +142,14 @@ def _read_attributes(path: Path, names: list[str], columns: int) -> np.ndarray:
     return rows
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines that are not blank."""
+def _lines(path: Path, headers: int) -> Iterator[str]:
+    """The lines of a list that are not blank, with blanks between their fields, without headers.
+
+    headers: how many there are in a txt; in a csv it is one.
+    """
     with path.open(encoding="utf-8", errors="replace") as file:
-        yield from (line for line in file if line.strip())
+        lines = (line for line in file if line.strip())
+        if path.suffix == ".csv":
+            yield from (line.replace(",", " ") for line in itertools.islice(lines, 1, None))
+        else:
+            yield from itertools.islice(lines, headers, None)

@@ -5,6 +5,7 @@ view in the name: `image_001_p020_t011_r096.png` is elevation 20 and azimuth 11 
 numbered by their sorted ids. `all_chair_names.mat`, a list, is passed over.
 """
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from factorvae.datasets.cache import cached_array
-from factorvae.datasets.factors import FactorSpace
 from factorvae.datasets.image_files import FolderImages, ImageSource, TarImages
 from factorvae.datasets.images import Preparation, image_table
+from factorvae.datasets.labels import with_labels
 from factorvae.datasets.published_files import CHAIRS, VIEWS, is_chair, locate
 from factorvae.datasets.table import Dataset, Pixels
 from factorvae.errors import printable
@@ -59,7 +60,7 @@ def load_chairs(
     views = _views(data_dir, source)
     if views is None:
         return Dataset("chairs", "official", Pixels(pixels))
-    return _with_factors(pixels, np.delete(views, left_out, axis=0))
+    return _with_factors(pixels, np.delete(views, left_out, axis=0), path)
 
 
 def _views(data_dir: Path, source: ImageSource) -> np.ndarray | None:
@@ -81,14 +82,21 @@ def _views(data_dir: Path, source: ImageSource) -> np.ndarray | None:
     return None if (views == UNTOLD).all() else views.view("<u2").astype(np.int64)
 
 
-def _with_factors(pixels: np.ndarray, views: np.ndarray) -> Dataset:
-    values, ranks = zip(
-        *(np.unique(column, return_inverse=True) for column in views.T), strict=True
-    )
-    space = FactorSpace(NAMES, tuple(map(len, values)), values)
-    factors = np.column_stack(ranks)
-    index = space.index_of(factors)
-    order = np.argsort(index)
-    if np.array_equal(index[order], np.arange(len(space))):
-        return Dataset("chairs", "official", Pixels(pixels, order), space)
-    return Dataset("chairs", "official", Pixels(pixels), None, factors, NAMES, space.sizes)
+def _with_factors(pixels: np.ndarray, views: np.ndarray, where: Path) -> Dataset:
+    dataset = with_labels("chairs", "official", pixels, NAMES, list(views.T), str(where))
+    if dataset.factor_space is None:
+        sizes = dataset.factor_sizes
+        views_there = len(np.unique(dataset.factors, axis=0))
+        missing, twice = math.prod(sizes) - views_there, len(views) - views_there
+        told = f"{missing:,} of {math.prod(sizes):,} views are missing" if missing else ""
+        told = told or f"{twice:,} views are there more than once"
+        print(
+            printable(
+                f"{where}: {told} ({sizes[0]:,} chairs from {sizes[1]} x {sizes[2]} directions): "
+                "factors are known image by image but are no full grid, so that what asks for "
+                "images of chosen factors is lost: factor_vae_score, beta_vae_score and the "
+                "latent responses"
+            ),
+            file=sys.stderr,
+        )
+    return dataset

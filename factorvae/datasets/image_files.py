@@ -1,8 +1,9 @@
 """Image files by name, wherever they lie: in a folder, or as they are in a tar or a zip.
 
 A source has `names`, in a fixed order that has nothing to do with the directory's; `made_from`,
-which changes when a file is added, removed or written to; `read(name)`; and `place(name)`, which
-is how a message calls one. Reading archives is safe from several threads.
+which changes when a file is added, removed or written to; `absent()`, the names that are none of an
+image there; `read(name)`; and `place(name)`, which is how a message calls one. Reading archives is
+safe from several threads.
 """
 
 import functools
@@ -35,6 +36,7 @@ class ImageSource(Protocol):
 
     @property
     def names(self) -> Sequence[str]: ...
+    def absent(self) -> set[str]: ...
     def read(self, name: str) -> bytes: ...
     def place(self, name: str) -> str: ...
 
@@ -60,6 +62,7 @@ class FolderImages:
         if not files:
             raise UserError(f"{root} holds no images: expected {', '.join(SUFFIXES)} at any depth")
         self.root = root
+        self.listed = {name for name, _, _ in files}
         self.names = [name for name, _, _ in files] if names is None else names
         self.made_from: dict[str, object] = {
             "files": len(files),
@@ -67,6 +70,9 @@ class FolderImages:
             "listing_sha256": _digest(files),
             "names_sha256": _digest(self.names),
         }
+
+    def absent(self) -> set[str]:
+        return set(self.names) - self.listed
 
     def read(self, name: str) -> bytes:
         path = self.root / name
@@ -144,6 +150,9 @@ class TarImages:
     def names(self) -> list[str]:
         return sorted(self.members)
 
+    def absent(self) -> set[str]:
+        return set()  # the names are those that were found
+
     def read(self, name: str) -> bytes:
         offset, size = self.members[name]
         with self.path.open("rb") as file:
@@ -211,7 +220,8 @@ def _check_size(path: Path, name: str, size: int, total: int = 0) -> None:
 class ZipImages:
     """Members of a zip, read in place; opened only when one is needed.
 
-    Reading raises UserError for an archive that cannot be read and a member of absurd size.
+    A name that is no member's stands for the member of that file name in whichever folder. Reading
+    raises UserError for an archive that cannot be read and a member of absurd size.
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
@@ -227,9 +237,25 @@ class ZipImages:
                 f"{self.path} is no zip, or is cut short or damaged: {error}"
             ) from error
 
+    @functools.cached_property
+    def members(self) -> dict[str, str]:
+        """The member of each name that is there."""
+        there = self.archive.NameToInfo
+        anywhere = {PurePosixPath(member).name: member for member in there}
+        found = ((name, anywhere.get(PurePosixPath(name).name)) for name in self.names)
+        return {
+            name: name if name in there else member
+            for name, member in found
+            if name in there or member is not None
+        }
+
+    def absent(self) -> set[str]:
+        return set(self.names) - self.members.keys()
+
     def read(self, name: str) -> bytes:
-        _check_size(self.path, name, self.archive.getinfo(name).file_size)
-        return self.archive.read(name)
+        member = self.members[name]
+        _check_size(self.path, name, self.archive.getinfo(member).file_size)
+        return self.archive.read(member)
 
     def place(self, name: str) -> str:
         return f"{self.path}: {name}"

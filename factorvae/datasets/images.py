@@ -3,6 +3,7 @@
 All cores take part: decoding and resizing are C code that runs outside the interpreter's lock.
 """
 
+import copy
 import io
 import os
 import sys
@@ -26,6 +27,7 @@ from factorvae.progress import track
 
 SIZES = (32, 64, 128, 256)
 IMAGES_PER_BLOCK = 64
+MOST_LISTED = 100  # of the images that were left out
 MOST_PIXELS = 1 << 26  # of one encoded image: 64 million; more is taken for a decompression bomb
 # Formats that Pillow decodes by itself; others call programs, or run code.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -89,17 +91,42 @@ def image_table(
         (None, *preparation.image_shape),
         {"source": source.made_from, "preparation": vars(preparation)},
         lambda: track(
-            _prepare(source, preparation, left_out if skip_bad_images else None),
+            _prepare_those_there(source, preparation, left_out if skip_bad_images else None),
             len(source.names),
             what,
         ),
         left_out if skip_bad_images else None,
     )
     if left_out:
-        names = printable(", ".join(source.names[number] for number in left_out))
+        names = printable(", ".join(source.names[number] for number in left_out[:MOST_LISTED]))
+        more = len(left_out) - MOST_LISTED
         total = len(pixels) + len(left_out)
-        print(f"left out {len(left_out)} of {total} images: {names}", file=sys.stderr)
+        names += f" and {more:,} more" if more > 0 else ""
+        print(f"left out {len(left_out):,} of {total:,} images: {names}", file=sys.stderr)
     return pixels, left_out
+
+
+def _prepare_those_there(
+    source: ImageSource, preparation: Preparation, left_out: list[int] | None
+) -> Iterator[np.ndarray]:
+    """`_prepare` without the images that are absent; UserError for them where left_out is None."""
+    absent, names = source.absent(), source.names
+    if not absent:
+        yield from _prepare(source, preparation, left_out)
+        return
+    there = [number for number, name in enumerate(names) if name not in absent]
+    if left_out is None or not there:
+        first = next(name for name in names if name in absent)
+        raise UserError(
+            f"{source.place(first)} is missing, as are {len(absent):,} of {len(names):,} images in "
+            "all: put them there, or leave them out by --skip_bad_images"
+        )
+    bad: list[int] = []
+    part = copy.copy(source)
+    part.names = [names[number] for number in there]
+    yield from _prepare(part, preparation, bad)
+    kept = set(there) - {there[number] for number in bad}
+    left_out += [number for number in range(len(names)) if number not in kept]
 
 
 def _prepare(
@@ -217,6 +244,10 @@ def fit(image: Image.Image, preparation: Preparation) -> np.ndarray:
 
 def fit_all(images: np.ndarray, preparation: Preparation) -> np.ndarray:
     """Raw images uint8 [n, H, W, 3] or [n, H, W] as uint8 [n, C, size, size]."""
-    if images.shape[1:] == (*preparation.image_shape[1:], 3) and not preparation.grayscale:
-        return images.transpose(0, 3, 1, 2)
+    size = preparation.image_size
+    if images.shape[1:3] == (size, size) and preparation.crop in (None, size):
+        if images.ndim == 4 and not preparation.grayscale:
+            return images.transpose(0, 3, 1, 2)
+        if images.ndim == 3 and preparation.grayscale:
+            return images[:, None]
     return np.stack([fit(Image.fromarray(image), preparation) for image in images])

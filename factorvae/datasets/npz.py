@@ -23,6 +23,19 @@ def open_array(
     ValueError for a header that cannot be read, and unless the shape is one of `shapes` and the
     type's kind one of `kinds`.
     """
+    file, dtype, shape, fortran_order = open_member(archive, name)
+    if shape not in shapes or fortran_order or dtype.kind not in kinds:
+        raise ValueError(f"{name} is {dtype} {shape}")
+    return file, dtype, shape
+
+
+def open_member(
+    archive: zipfile.ZipFile, name: str
+) -> tuple[zipfile.ZipExtFile, np.dtype, tuple[int, ...], bool]:
+    """A member npy opened at its first value: its type, shape, and whether in Fortran's order.
+
+    ValueError for a header that cannot be read.
+    """
     file = archive.open(f"{name}.npy")
     try:
         version = np.lib.format.read_magic(file)
@@ -34,9 +47,21 @@ def open_array(
         told = " ".join(str(error).split()) or "it ends early"
         raise ValueError(f"the header of {name}: {told}") from error
     shape, fortran_order, dtype = header
-    if shape not in shapes or fortran_order or dtype.kind not in kinds:
+    return file, dtype, shape, fortran_order
+
+
+def read_array(archive: zipfile.ZipFile, name: str, kinds: str, dimensions: int) -> np.ndarray:
+    """A whole member npy, in whichever order it is stored.
+
+    ValueError unless the type's kind is one of `kinds` and the number of dimensions is as given.
+    """
+    file, dtype, shape, fortran_order = open_member(archive, name)
+    if dtype.kind not in kinds or len(shape) != dimensions:
         raise ValueError(f"{name} is {dtype} {shape}")
-    return file, dtype, shape
+    with file:
+        values = read_rows(file, 1, dtype, shape)
+        expect_end(file, name)
+    return values.ravel().reshape(shape, order="F" if fortran_order else "C")
 
 
 def read_rows(

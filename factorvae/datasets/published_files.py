@@ -4,6 +4,7 @@ Sizes and checksums are those that other projects have recorded; `data/README.md
 """
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,8 @@ BY_HAND = {
     "celeba": (
         "CelebA's licence needs a person: get img_align_celeba.zip, list_attr_celeba.txt and "
         "list_eval_partition.txt from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and put "
-        "them in {data_dir}/celeba/ (the zip may stay packed)"
+        "them in {data_dir}/celeba/ (the zip may stay packed, the lists may be .csv files with a "
+        "header, and --split all needs no partition)"
     ),
     "scream_dsprites": (
         "scream_dsprites needs a picture of Munch's The Scream of your own: put it in "
@@ -135,7 +137,10 @@ def how_to_get(name: str, data_dir: str | Path) -> str:
     if name in BY_HAND:
         return BY_HAND[name].format(data_dir=data_dir)
     files = PUBLISHED[name]
-    urls = " ".join(file.url for file in files)
+    if len(files) > 1:  # too many for a line: `locate` prints them
+        urls = f"its {len(files)} files from {files[0].url.rpartition('/')[0]}/"
+    else:
+        urls = files[0].url
     folder = (Path(data_dir) / files[0].path).parent
     return (
         f"`python -m factorvae.datasets.download {name} --data_dir {data_dir}` fetches it, or get "
@@ -145,12 +150,23 @@ def how_to_get(name: str, data_dir: str | Path) -> str:
 
 def locate(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...], dataset: str) -> Path:
     """The first of `names` that is in one of the folders below data_dir; UserError if none is."""
+    path = find(data_dir, folders, names)
+    if path is not None:
+        return path
+    if dataset not in BY_HAND and len(PUBLISHED[dataset]) > 1:
+        for file in PUBLISHED[dataset]:  # beside the error's one line, to be copied
+            print(file.url, file=sys.stderr)
+    raise UserError(
+        f"{' or '.join(names)} is in none of {', '.join(str(data_dir / f) for f in folders)}: "
+        f"{how_to_get(dataset, data_dir)}"
+    )
+
+
+def find(data_dir: Path, folders: tuple[str, ...], names: tuple[str, ...]) -> Path | None:
+    """The first of `names` that is in one of the folders below data_dir, if one is."""
     for folder in folders:
         for name in names:
             path = data_dir / folder / name
             if path.is_file() or path.is_dir():  # a pipe would never end
                 return path
-    raise UserError(
-        f"{' or '.join(names)} is in none of {', '.join(str(data_dir / f) for f in folders)}: "
-        f"{how_to_get(dataset, data_dir)}"
-    )
+    return None

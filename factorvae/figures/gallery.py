@@ -14,7 +14,7 @@ from tqdm import tqdm
 from factorvae.datasets import Dataset, FactorSpace
 from factorvae.encoding import EncodedDataset
 from factorvae.figures import plots
-from factorvae.figures.explorer import explorer_page
+from factorvae.figures.explorer import explorer_page, factors_of
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, html_page
 from factorvae.figures.style import png_bytes, save_figure
@@ -95,7 +95,7 @@ class Gallery:
         return plots.samples(self._decode(z), title=self.title)
 
     def latent_response(self) -> Figure:
-        """Only for datasets with known factors."""
+        """Only for datasets that are a full grid of factors."""
         space = self._space
         pair, group = position_factors(space), shape_factor(space)
         names = shape_names(self.dataset)
@@ -120,11 +120,11 @@ class Gallery:
     def factor_matrix(self) -> Figure:
         """Only for datasets with known factors."""
         index, codes, _ = self._sample
-        found = mig(codes.numpy(), self._space.factors_of(index))
+        found = mig(codes.numpy(), factors_of(self.dataset, index))
         return plots.factor_matrix(
             found["mutual_information"],
             found["entropy"],
-            self._space.names,
+            self.dataset.factor_names,
             self._kl,
             title=self.title,
         )
@@ -204,12 +204,16 @@ class Exhibit:
     caption: str
     make: Callable[[Gallery], Figure | bytes]
     needs_factors: bool = False
+    needs_grid: bool = False
     needs_log: bool = False
 
     def obstacle(self, gallery: Gallery) -> str | None:
         """Why the picture cannot be made of this gallery, if so."""
-        if self.needs_factors and gallery.dataset.factor_space is None:
-            return f"the factors of {gallery.dataset.name} are not known"
+        dataset = gallery.dataset
+        if (self.needs_factors or self.needs_grid) and not dataset.factor_names:
+            return f"the factors of {dataset.name} are not known"
+        if self.needs_grid and dataset.factor_space is None:
+            return f"{dataset.name} has no image of every combination of its factors"
         if self.needs_log and gallery.log is None:
             return "there is no log beside the checkpoint"
         return None
@@ -249,7 +253,7 @@ EXHIBITS = (
         "The mean of each latent while one factor takes all its values, averaged over settings of "
         "the other factors: a latent that encodes one factor alone is flat in every other panel.",
         Gallery.latent_response,
-        needs_factors=True,
+        needs_grid=True,
     ),
     Exhibit(
         "factor_matrix",

@@ -437,7 +437,7 @@ def factor_matrix(
     axes = layout.axes(left, top, width, height, label="mutual information")
     largest = max(shares.max(), 1e-3)  # the colours' end, so that small shares differ too
     axes.imshow(shares, vmin=0, vmax=largest, aspect="auto")
-    axes.set_yticks(range(num_factors), factor_names)
+    axes.set_yticks(range(num_factors), factor_names, parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

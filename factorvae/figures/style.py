@@ -105,6 +105,7 @@ class FigureLayout:
         self.text(MARGIN, 37, title, va="baseline", color=FAINT)
 
     def text(self, x: float, y: float, text: str, **options: Any) -> None:
+        options = {"parse_math": False} | options  # a dollar sign in a name is one
         self.figure.text(x / self.width, 1 - y / self.height, text, **options)
 
     def rule(self, left: float, right: float, y: float, linestyle: str = (0, (4, 3))) -> None:

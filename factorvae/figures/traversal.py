@@ -106,7 +106,7 @@ def shape_names(dataset: Dataset) -> tuple[str, ...]:
         return ()
     # color_dsprites and noisy_dsprites show what dsprites shows.
     words = SHAPE_NAMES.get(dataset.name.rsplit("_", 1)[-1], ())
-    if len(words) == space.sizes[group]:
+    if len(words) == space.sizes[group] and ":" not in dataset.name:  # not of a user's folder
         return words
     return tuple(f"{space.names[group]} {value:g}" for value in space.values[group])
 

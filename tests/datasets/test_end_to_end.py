@@ -142,8 +142,8 @@ def test_train_resume_evaluate_and_draw(name, tmp_path):
     run(visualize, "--model_path whole --output_dir pictures --num_images 1 --threads 1")
     drawn = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert drawn >= {"index.html", "traversals.png", "traversals.gif", "reconstructions.png"}
-    with_grid = name.partition(":")[0] not in ("celeba", "folder")
-    assert ("factor_matrix.png" in drawn) == with_grid
+    assert ("factor_matrix.png" in drawn) == labelled
+    assert ("latent_response.png" in drawn) == (labelled and name != "celeba")
     reconstructions = np.asarray(Image.open("pictures/reconstructions.png").convert("RGB"))
     assert reconstructions.std() > 5  # not a blank sheet
     assert (np.ptp(reconstructions.astype(int), axis=2).max() > 30) == (channels == 3)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from factorvae.datasets import DATASETS, load_dataset
+from factorvae.datasets.published_files import PUBLISHED
 from factorvae.errors import UserError
 from tests.helpers import (
     CELEBA_ATTRIBUTES,
@@ -108,6 +109,16 @@ def test_missing_files_are_told_with_their_place(tmp_path, name):
     )
     if name == "shapes3d":
         assert_refused(name, tmp_path, "--dataset rooms", "3dshapes.h5", "download shapes3d")
+
+
+def test_smallnorbs_addresses_are_told_one_a_line(tmp_path, capsys):
+    assert_refused("smallnorb", tmp_path, "its 6 files from https://", f"{tmp_path}/smallnorb/")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6 and lines == [file.url for file in PUBLISHED["smallnorb"]]
+
+
+def test_the_scream_says_where_its_picture_goes(tmp_path):
+    assert_refused("scream_dsprites", tmp_path, f"put it in {tmp_path}/scream/scream.jpg")
 
 
 # 3D Shapes
@@ -367,7 +378,8 @@ def test_smallnorb_that_goes_on_after_its_end_is_refused(tmp_path):
 def test_chairs_are_cropped_before_the_resize_and_have_factors(tmp_path, packed, capsys):
     files = write_chairs(tmp_path, packed)
     ds = load("chairs", tmp_path)
-    assert "18 images; all of 3D Chairs are 86,366" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "18 images; all of 3D Chairs are 86,366" in told and "lost" not in told
     assert (ds.factor_names, ds.factor_sizes) == (("chair_id", "azimuth", "elevation"), (3, 3, 2))
     assert ds.factor_space.values[1:] == ((0, 11, 23), (20, 30))
     images = everything(ds)
@@ -387,12 +399,15 @@ def test_chairs_crop_size_and_grayscale_are_options(tmp_path):
     assert load("chairs", tmp_path).image_shape == (3, 64, 64)
 
 
-def test_chairs_with_a_view_missing_have_a_table_of_factors(tmp_path):
+def test_chairs_with_a_view_missing_have_a_table_of_factors(tmp_path, capsys):
     files = chair_files()
     (gone, *_) = files
     del files[gone]
     write_chairs(tmp_path, files=files)
     ds = load("chairs", tmp_path)
+    told = capsys.readouterr().err
+    assert "rendered_chairs.tar: 1 of 18 views are missing (3 chairs from 3 x 2 directions)" in told
+    assert "is lost: factor_vae_score, beta_vae_score and the latent responses\n" in told
     assert ds.factor_space is None
     assert (ds.factor_names, ds.factor_sizes) == (("chair_id", "azimuth", "elevation"), (3, 3, 2))
     assert ds.factors.shape == (17, 3)
@@ -526,7 +541,12 @@ CELEBA_DAMAGE = {
     ),
     "an image too many": ("attr", r"\Z", "000013.jpg 1 1 1\n", "lists 13 images"),
     "a split out of its range": ("partition", "000003.jpg 0", "000003.jpg 3", "`000003.jpg 3`"),
-    "a path out of the folder": ("partition", "000003.jpg 0", "../3.jpg 0", "`../3.jpg 0`"),
+    "a path out of the folder": (
+        "partition",
+        "000003.jpg 0",
+        "../3.jpg 0",
+        "a file name, not `../3.jpg`",
+    ),
     "no splits": ("partition", r"(?s).*", "", "is empty"),
 }
 
@@ -547,7 +567,76 @@ def test_celeba_without_an_image_or_with_a_wrong_split_is_refused(tmp_path):
     assert_refused("celeba", tmp_path, "no split 'validation'", split="validation")
     load("celeba", tmp_path)  # what is cached of the attributes stays
     (tmp_path / "celeba" / "img_align_celeba" / "000005.jpg").unlink()
-    assert_refused("celeba", tmp_path, "000005.jpg")
+    told = "000005.jpg is missing, as are 1 of 12 images in all", "--skip_bad_images"
+    assert_refused("celeba", tmp_path, *told)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("inside", ["img_align_celeba/img_align_celeba", "img_align_celeba"])
+def test_celeba_as_mirrors_have_it(tmp_path, packed, inside):
+    images, attributes, splits = write_celeba(tmp_path / "plain")
+    write_celeba(tmp_path / "mirror", packed=packed, inside=inside, kind="csv")
+    for split in ("train", "valid", "test", "all"):
+        plain, mirror = (load("celeba", tmp_path / d, split=split) for d in ("plain", "mirror"))
+        assert np.array_equal(everything(mirror), everything(plain))
+        assert np.array_equal(mirror.factors, plain.factors)
+        assert mirror.factor_names == CELEBA_ATTRIBUTES
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_celeba_as_a_whole_needs_no_partition(tmp_path, kind):
+    images, attributes, splits = write_celeba(tmp_path, kind=kind)
+    whole = everything(load("celeba", tmp_path, split="all"))
+    (tmp_path / "celeba" / f"list_eval_partition.{kind}").unlink()
+    ds = load("celeba", tmp_path, split="all")
+    assert np.array_equal(everything(ds), whole) and np.array_equal(ds.factors, attributes)
+    assert len(list((tmp_path / "celeba").glob("64_*.table"))) == 1  # it is not made again
+    assert_refused(
+        "celeba", tmp_path, "list_eval_partition.txt or list_eval_partition.csv is in none of"
+    )
+    assert_refused("celeba", tmp_path, "--split all needs no partition")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_part_of_celeba_is_told_and_used_if_asked(tmp_path, packed, capsys):
+    images, attributes, splits = write_celeba(tmp_path, packed=packed)
+    whole = everything(load("celeba", tmp_path, split="all"))
+    capsys.readouterr()
+    kept = [0, 3, 4, 7, 10]
+    path = tmp_path / "celeba" / ("img_align_celeba.zip" if packed else "img_align_celeba")
+    gone = [f"{n + 1:06}.jpg" for n in range(12) if n not in kept]
+    if packed:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                if name.rpartition("/")[2] not in gone:
+                    archive.writestr(name, content)
+    else:
+        for name in gone:
+            (path / name).unlink()
+    told = "000002.jpg is missing, as are 7 of 12 images in all: put them there, or"
+    assert_refused("celeba", tmp_path, str(path), told, split="all")
+    for _ in range(2):
+        ds = load("celeba", tmp_path, split="all", skip_bad_images=True)
+        assert np.array_equal(everything(ds), whole[kept])
+        assert np.array_equal(ds.factors, attributes[kept])
+        err = capsys.readouterr().err
+        assert f"left out 7 of 12 images: {'img_align_celeba/' * packed}000002.jpg, " in err
+        assert f"{path}: 5 of 202,599 images\n" in err
+    bad = load("celeba", tmp_path, split="test", skip_bad_images=True)
+    assert np.array_equal(everything(bad), whole[[10]])
+
+
+def test_of_many_images_left_out_some_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("factorvae.datasets.images.MOST_LISTED", 2)
+    write_celeba(tmp_path)
+    folder = tmp_path / "celeba" / "img_align_celeba"
+    cut(folder / "000009.jpg")  # a bad one beside those that are missing
+    for name in ("000002.jpg", "000005.jpg"):
+        (folder / name).unlink()
+    assert len(load("celeba", tmp_path, split="all", skip_bad_images=True)) == 9
+    assert "left out 3 of 12 images: 000002.jpg, 000005.jpg and 1 more\n" in capsys.readouterr().err
 
 
 def test_celeba_skipped_images_leave_their_attributes_out(tmp_path, capsys):

@@ -80,7 +80,7 @@ def test_only_factorvae_has_a_discriminator_and_a_second_batch(sprites):
     for method in METHODS:
         trainer = Trainer(config_of(method), sprites, CPU)
         assert (trainer.discriminator is not None) == (method == "factorvae")
-        assert trainer.batches == (2 if method == "factorvae" else 1)
+        assert trainer.batches.count == (2 if method == "factorvae" else 1)
 
 
 def test_the_capacity_grows_by_the_steps_made_and_goes_on_after_a_resume(sprites):
@@ -92,7 +92,7 @@ def test_the_capacity_grows_by_the_steps_made_and_goes_on_after_a_resume(sprites
             state = trainer.state_dict()
             trainer = Trainer(config, sprites, CPU)
             trainer.load_state_dict(state)
-        trainer.reset_figures()
+        trainer.figures.reset()
         trainer.advance()
         figures = trainer.figures.means()
         distance.append(figures["penalty"] + (-1 if step == 0 else 1) * figures["kl"])
