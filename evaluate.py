@@ -11,7 +11,7 @@ from factorvae.config import EvaluateConfig, parse
 from factorvae.device import choose_device, use_threads
 from factorvae.errors import run_script
 from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
-from factorvae.evaluation.report import Outputs, markdown_table, text_table
+from factorvae.evaluation.report import Outputs, markdown_table, print_table, text_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,8 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     outputs = Outputs(models, config)
     for model in evaluate(models, config, device, use_threads(config.threads)):
         outputs.write(model)
+    print_table((markdown_table if config.markdown else text_table)(models, config))
     outputs.write_csv()
-    print((markdown_table if config.markdown else text_table)(models, config))
+    outputs.check()
 
 
 if __name__ == "__main__":
