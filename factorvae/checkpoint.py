@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, whole_file
@@ -167,16 +168,19 @@ def restore_dataset(
 ) -> Dataset:
     """The data that the model was trained on, prepared as then, or another set by its name.
 
+    data_dir: None stands for that of the training where it is there, or else for the default.
+
     Raises:
         UserError: its images are not of the shape that the model takes, or they cannot be loaded.
     """
-    known = checkpoint["dataset"]
-    options = known.get("options", {}) if name is None else {}
-    dataset = load_dataset(
-        name or checkpoint["config"]["dataset"],
-        data_dir or checkpoint["config"]["data_dir"],
-        **options,
-    )
+    known, trained = checkpoint["dataset"], checkpoint["config"]
+    same = name is None or name == trained["dataset"]
+    options = known.get("options", {}) if same else {}
+    if data_dir is None:
+        # a file from elsewhere must not have folders made at a path that it names
+        there = Path(trained["data_dir"]).is_dir()
+        data_dir = trained["data_dir"] if there else TrainConfig.data_dir
+    dataset = load_dataset(name or trained["dataset"], data_dir, **options)
     expected = tuple(known["image_shape"])
     if tuple(dataset.image_shape) != expected:
         raise UserError(

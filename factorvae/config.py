@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, object]] = {
     "folder": RGB,
     "npz": RGB,
 }
-PATHS = {"folder": "PATH"}  # what stands behind the colon of those of a user's own
+PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of those of a user's own
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
 METRIC_NAMES = (
     "factor_vae_score",
@@ -57,6 +57,10 @@ METRIC_NAMES = (
     "udr",
 )
 
+# A latent with no more nats of KL to the prior than this is dead: it tells the decoder nothing that
+# can be seen (the threshold of UDR, Duan et al. 2020).
+DEAD_KL = 0.01
+
 
 def option(
     default: object,
@@ -68,6 +72,7 @@ def option(
     maximum: float | None = None,
     choices: tuple[str | int, ...] | None = None,
     resume: str = "same",
+    setting: bool | None = None,
     several: bool = False,
 ) -> typing.Any:
     """A config field that is a command-line flag too.
@@ -76,6 +81,8 @@ def option(
         minimum, above: the least value allowed, or the bound that a value must exceed.
         maximum: the greatest value allowed.
         resume: 'same' where a run can only go on under the value it began with, 'free' otherwise.
+        setting: whether models trained under other values are of another setting, over which no
+            mean is taken; None: where `resume` is 'same'.
         several: whether the flag takes several values, of which each makes a run of a sweep.
     """
     metadata = dict(
@@ -86,6 +93,7 @@ def option(
         maximum=maximum,
         choices=choices,
         resume=resume,
+        setting=resume == "same" if setting is None else setting,
         several=several,
     )
     return dataclasses.field(default=default, metadata=metadata)
@@ -99,7 +107,7 @@ def threads_option() -> typing.Any:
 
 def seed_option(group: str, help: str, several: bool = False) -> typing.Any:
     """--seed, of the same range in every script."""
-    return option(0, group, help, minimum=0, maximum=2**63 - 1, several=several)
+    return option(0, group, help, minimum=0, maximum=2**63 - 1, setting=False, several=several)
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,10 @@ class Config:
 class TrainConfig(Config):
     """One training run."""
 
-    dataset: str = option("dsprites", "data", f"what to train on: {', '.join(DATASET_NAMES)}")
+    # no field of the setting: the set that the name stands for is compared, with its source
+    dataset: str = option(
+        "dsprites", "data", f"what to train on: {', '.join(DATASET_NAMES)}", setting=False
+    )
     data_dir: str = option("data", "data", "folder of the datasets and their caches", resume="free")
     image_size: int | None = option(
         None,
@@ -207,7 +218,9 @@ class TrainConfig(Config):
     checkpoint_every: int = option(
         5000, "run", "steps between checkpoints", minimum=1, resume="free"
     )
-    log_every: int = option(100, "run", "steps that a row of the log averages over", minimum=1)
+    log_every: int = option(
+        100, "run", "steps that a row of the log averages over", minimum=1, setting=False
+    )
     overwrite: bool = option(
         False, "run", "begin anew: remove the checkpoint and log of an earlier run", resume="free"
     )

@@ -5,8 +5,10 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +59,21 @@ def use_device(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Convolutions and products of float32 on CUDA without TF32, whose three digits show in scores.
+
+    It holds for the whole process, so it is entered once, outside of any threads.
+    """
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+
+
 def use_threads(threads: int) -> int:
     """Let PyTorch use so many CPU threads, or, for 0, as many as there are idle cores.
 
@@ -70,16 +87,28 @@ def use_threads(threads: int) -> int:
 
 
 def in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    ahead: int | None = None,
 ) -> Iterator[Result]:
     """`work` of each item, in their order.
 
     A batch for each thread is quicker than a batch that all threads share: no thread waits for
     another, and each keeps its maps in its own core's cache.
+
+    ahead: how many items are worked on beyond the one that is asked for, where their results are
+        too large for all to wait in memory; None: all.
     """
     executor = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    pending: deque[Future] = deque()
     try:
-        yield from executor.map(work, items)
+        for item in items:
+            pending.append(executor.submit(work, item))
+            if ahead is not None and len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -94,6 +123,13 @@ def keep_freed_memory() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def idle_cores(seconds: float = 0.2) -> int:

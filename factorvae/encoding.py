@@ -9,7 +9,7 @@ from factorvae.datasets import Dataset
 from factorvae.device import in_threads
 from factorvae.models import VAE
 from factorvae.progress import track
-from factorvae.windows import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
+from factorvae.window_encoder import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
 
 CPU_BATCH = 64  # what keeps a batch's maps in a core's cache
 CUDA_BATCH = 4096

@@ -1,8 +1,10 @@
 """Progress of long work: a bar with the time left on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -107,3 +109,71 @@ def track(
     if progress.bar is None:
         seconds = time.monotonic() - progress.start
         print(f"{progress.what}: {progress.done:,}{unit} in {seconds:.1f} s", file=sys.stderr)
+
+
+class Activity:
+    """What is at work, in a line on stderr every ten seconds, on a terminal or not.
+
+    A thread of its own writes it, so that work of any kind is told of, however long it is busy in
+    one call. Work that took over a second is told when it is done.
+
+    Args:
+        what: the plural of what is counted.
+        seconds: between two lines.
+    """
+
+    def __init__(self, what: str, seconds: float = SECONDS_BETWEEN_LINES) -> None:
+        self.what, self.seconds = what, seconds
+        self.total = self.done = 0
+        self._at: list[str] = []
+        self._told: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell_often, daemon=True)
+
+    def __enter__(self) -> "Activity":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def begin(self, total: int) -> None:
+        """Say how many there are to do."""
+        self.total = total
+
+    @contextmanager
+    def at(self, name: str) -> Iterator[None]:
+        """Say that `name` is at work in this block, and count it when the block is left."""
+        start = time.monotonic()
+        with self._lock:
+            self._at.append(name)
+        yield
+        seconds = time.monotonic() - start
+        with self._lock:
+            self._at.remove(name)
+            self._told.pop(name, None)
+            self.done += 1
+            line = f"{name}: {seconds:.1f} s; {self.done} of {self.total} {self.what} done"
+        if seconds >= 1:
+            self._line(line)
+
+    def tell(self, name: str, text: str) -> None:
+        """Say how far `name` has come, for the next line."""
+        self._told[name] = text
+
+    def _tell_often(self) -> None:
+        while not self._over.wait(self.seconds):
+            with self._lock:
+                names = dict.fromkeys(self._at)
+                parts = [
+                    f"{name}, {self._told[name]}" if name in self._told else name for name in names
+                ]
+                done = self.done
+            if parts:
+                self._line(f"{done} of {self.total} {self.what} done; at work: {'; '.join(parts)}")
+
+    @staticmethod
+    def _line(text: str) -> None:
+        tqdm.write(text, file=sys.stderr)

@@ -8,8 +8,9 @@ from factorvae import encoding
 from factorvae.datasets import Dataset
 from factorvae.datasets.table import Pixels
 from factorvae.encoding import EncodedDataset
+from factorvae.metrics.interventions import sample_factors
 from factorvae.models import VAE
-from factorvae.windows import Window, WindowEncoder, window_batches, windows_of
+from factorvae.window_encoder import Window, WindowEncoder, window_batches, windows_of
 
 
 class Counting:
@@ -77,7 +78,7 @@ def test_each_image_is_encoded_once_and_only_those_asked_for(sprites):
 
 def test_represent_is_by_factors(sprites):
     known = EncodedDataset(make_vae((1, 64, 64)), sprites)
-    factors = sprites.factor_space.sample(20, np.random.default_rng(0))
+    factors = sample_factors((20,), sprites.factor_sizes, np.random.default_rng(0))
     codes = known.represent(factors)
     np.testing.assert_array_equal(codes, known.codes(sprites.factor_space.index_of(factors)))
     assert codes.shape == (20, 4) and codes.dtype == np.float32

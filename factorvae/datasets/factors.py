@@ -48,10 +48,6 @@ class FactorSpace:
         _check_range(index, len(self), "image")
         return np.stack(np.unravel_index(index, self.sizes), axis=-1)
 
-    def sample(self, n: int, generator: np.random.Generator) -> np.ndarray:
-        """n independent, uniform factor vectors: int64 [n, F]."""
-        return generator.integers(0, self.sizes, size=(n, len(self.sizes)))
-
 
 def _check_range(indices: np.ndarray, size: int, name: str) -> None:
     outside = indices[(indices < 0) | (indices >= size)]

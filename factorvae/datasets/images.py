@@ -5,15 +5,11 @@ All cores take part: decoding and resizing are C code that runs outside the inte
 
 import copy
 import io
-import os
 import sys
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -22,6 +18,7 @@ from tqdm import tqdm
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.image_files import ImageSource
 from factorvae.datasets.png import check_png
+from factorvae.device import in_threads, usable_cores
 from factorvae.errors import UserError, printable
 from factorvae.progress import track
 
@@ -32,8 +29,6 @@ MOST_PIXELS = 1 << 26  # of one encoded image: 64 million; more is taken for a d
 # Formats that Pillow decodes by itself; others call programs, or run code.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 ORIENTATION = 0x0112  # the EXIF tag
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 class CropTooLarge(ValueError):
@@ -135,10 +130,13 @@ def _prepare(
     """Blocks uint8 [n, C, H, W] in order; left_out, where given, takes the bad images' numbers."""
     names = source.names
     blocks = [names[i : i + IMAGES_PER_BLOCK] for i in range(0, len(names), IMAGES_PER_BLOCK)]
-    number = 0
+    workers, number = usable_cores(), 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused in one line
-        for results in _map_ahead(lambda block: _decode_all(source, block, preparation), blocks):
+        decoded = in_threads(
+            lambda block: _decode_all(source, block, preparation), blocks, workers, 2 * workers
+        )
+        for results in decoded:
             good = []
             for result in results:
                 if not isinstance(result, UserError):
@@ -155,23 +153,6 @@ def _prepare(
         raise UserError(
             f"none of {len(names)} images can be read; the first is {source.place(names[0])}"
         )
-
-
-def _map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """As `map`, on all cores, working on a few items beyond the one that is asked for."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pending: deque[Future] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _decode_all(

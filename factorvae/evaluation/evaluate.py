@@ -4,8 +4,8 @@ import glob
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +22,15 @@ from factorvae.checkpoint import (
 )
 from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.datasets import Dataset
-from factorvae.device import in_threads
+from factorvae.device import exact_float32, in_threads
 from factorvae.encoding import EncodedDataset
 from factorvae.errors import UserError
-from factorvae.evaluation.scores import (
-    MEASURE_NAMES,
-    MEASURES,
-    NEEDS_FACTORS,
-    NEEDS_GRID,
-    NEEDS_SPLIT,
-    Measured,
-    Trial,
-    check_names,
-    draw_from,
-    kl_of_points,
-)
+from factorvae.evaluation.scores import METRICS, Metric, check_names
+from factorvae.evaluation.trial import Result, Trial, draw_trial
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.methods import METHOD_SETTINGS, METHODS, Method
-from factorvae.metrics import udr
-from factorvae.models import Discriminator
+from factorvae.metrics.interventions import Draws
+from factorvae.progress import Activity
 
 GLOB_SIGNS = set("*?[")
 FEWEST_POINTS = 4  # two to fit and two held out
@@ -81,7 +71,7 @@ class EvaluatedModel:
     """A checkpoint, what is known of it, and, as far as it is measured, its results.
 
     setting: what runs that differ by their seed only have in common. scores, protocols (how they
-    were made) and errors are by the score's name; details by measure; missing says why a measure
+    were made) and errors are by the score's name; details by metric; missing says why a metric
     was left out. num_points and num_held_out count the points of one repeat.
     """
 
@@ -98,6 +88,10 @@ class EvaluatedModel:
     num_held_out: int = 0
     num_encoded: int = 0
     seconds: float = 0.0
+
+    @property
+    def seed(self) -> int:
+        return self.checkpoint["config"]["seed"]
 
 
 def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[EvaluatedModel]:
@@ -138,7 +132,7 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
 
 
 def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
-    """The data of the evaluation, and every field of the training but the seed that shapes it.
+    """The data of the evaluation, and every field of the training that is of its setting.
 
     A setting of other methods only is None.
     """
@@ -147,9 +141,7 @@ def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
     trained = {
         f.name: None if f.name in not_of_method else checkpoint["config"].get(f.name, f.default)
         for f in fields(TrainConfig)
-        if f.metadata["resume"] == "same"
-        and (f.metadata["group"] != "run" or f.name == "precision")
-        and f.name not in ("dataset", "seed")
+        if f.metadata["setting"]
     }
     data = f"{dataset.name}, {dataset.source}"
     trained_on = f"{checkpoint['dataset']['name']}, {checkpoint['dataset']['source']}"
@@ -157,30 +149,54 @@ def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
 
 
 def group_by_setting(models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
-    """Models that differ by their seed only: by method, and in the order of their first."""
+    """Models that differ by their seed only, in its order; by method, then by their settings."""
     groups: dict[tuple, list[EvaluatedModel]] = {}
-    methods = [*METHODS, *(model.setting["method"] for model in models)]
-    for model in sorted(models, key=lambda model: methods.index(model.setting["method"])):
+    for model in sorted(models, key=lambda model: model.seed):
         groups.setdefault(tuple(model.setting.items()), []).append(model)
-    return list(groups.values())
+    methods = [*METHODS, *(model.setting["method"] for model in models)]
+
+    def order(group: list[EvaluatedModel]) -> tuple:
+        setting = group[0].setting
+        return methods.index(setting["method"]), _order(setting.values())
+
+    return sorted(groups.values(), key=order)
+
+
+def _order(values: Iterable[object]) -> list[tuple]:
+    """To sort by: numbers by their size, before words; what is not given comes first."""
+    return [
+        (0, 0.0, "")
+        if value is None
+        else (1, float(value), "")
+        if isinstance(value, int | float)
+        else (2, 0.0, str(value))
+        for value in values
+    ]
 
 
 def _missing(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[str, str]:
-    """Why a measure cannot be had of a model, by the measure's name."""
-    dataset = model.dataset
-    missing = {}
+    """Why a metric cannot be had of a model, by the metric's name."""
+    lacking = _lacking(model, models)
+    return {
+        name: lacking[metric.needs] for name, metric in METRICS.items() if metric.needs in lacking
+    }
+
+
+def _lacking(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[str, str]:
+    """Why a model lacks what metrics need, by the words of `Metric.needs`."""
+    dataset, lacking = model.dataset, {}
     if dataset.factor_space is None:
         if dataset.factors is None:
             why = f"the factors of {dataset.name} are not known"
-            missing |= dict.fromkeys(NEEDS_FACTORS, why)
+            lacking |= {"factors": why, "split": why}
         else:
             why = f"{dataset.name} has no image of every combination of its factors"
-        missing |= dict.fromkeys(NEEDS_GRID, why)
+        lacking["grid"] = why
     if model.checkpoint["discriminator"] is None:
-        missing["discriminator_total_correlation"] = "trained without a discriminator"
+        lacking["discriminator"] = "trained without a discriminator"
     if sum(other.setting == model.setting for other in models) < 2:
-        missing["udr"] = "it compares several checkpoints of one setting"
-    return missing
+        lacking["models"] = "it compares several checkpoints of one setting"
+    return lacking
 
 
 def evaluate(
@@ -190,23 +206,16 @@ def evaluate(
 
     Where some are compared by UDR, they come once more after the last.
     """
-    wanted = config.metrics or MEASURE_NAMES
     compared: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
     for number, model in enumerate(models, start=1):
         print(f"measuring {model.path}, {number} of {len(models)}", file=sys.stderr)
         start = time.monotonic()
-        encoded = EncodedDataset(
-            restore_vae(model.checkpoint, device), model.dataset, device, threads
-        )
-        discriminator = restore_discriminator(model.checkpoint, device)
-        trials = [
-            _trial(config, repeat, encoded, discriminator) for repeat in range(config.repeats)
-        ]
-        names = [name for name in MEASURES if name in wanted and name not in model.missing]
-        _measure(model, names, trials, threads)
-        if "udr" in wanted and "udr" not in model.missing:
-            mu, logvar = encoded.posterior(trials[0].points)
-            compared[model.path] = mu, kl_of_points(mu, logvar)
+        wanted = [METRICS[name] for name in config.metrics or METRICS if name not in model.missing]
+        with exact_float32(), Activity("metrics") as activity:
+            trials = _measure(model, wanted, config, device, threads, activity)
+        encoded = trials[0].encoded
+        if any(metric.needs == "models" for metric in wanted):
+            compared[model.path] = encoded.posterior(trials[0].points)
         model.num_encoded = encoded.num_encoded
         model.seconds = time.monotonic() - start
         yield model
@@ -215,83 +224,82 @@ def evaluate(
         yield from group
 
 
-def _trial(
-    config: EvaluateConfig,
-    repeat: int,
-    encoded: EncodedDataset,
-    discriminator: Discriminator | None,
-) -> Trial:
-    """Draw the points of a repeat, without replacement: the same ones for every model.
+@dataclass(frozen=True)
+class Job:
+    """One metric of one trial, and, where it draws factors first, those."""
 
-    There are num_batches * batch_size points, and half as many more to be held out where a metric
-    fits a model, as the 10,000 and 5,000 of disentanglement_lib. A set of fewer images is used as
-    a whole, and parted in the same ratio.
-    """
-    dataset = encoded.dataset
-    asked = config.num_batches * config.batch_size
-    order = draw_from(config.seed, repeat, "points").permutation(len(dataset))
-    points, split = order[:asked], order[: asked + asked // 2]
-    num_fit = min(asked, len(split) * 2 // 3)
-    return Trial(
-        config=config,
-        repeat=repeat,
-        encoded=encoded,
-        discriminator=discriminator,
-        points=points,
-        fit=split[:num_fit],
-        held_out=split[num_fit:],
-        represent=encoded.represent if dataset.factor_space else None,
-    )
+    metric: Metric
+    trial: Trial
+    draws: Draws | None = None
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Indices of the images whose codes it asks for besides the points', in parts."""
+        if self.draws is not None:
+            yield from map(self.trial.dataset.factor_space.index_of, self.draws.factors())
+        elif self.metric.needs == "split":
+            yield from (self.trial.fit, self.trial.held_out)
+
+    def run(self) -> Result:
+        drawn = () if self.draws is None else (self.draws,)
+        return self.metric.function(self.trial, *drawn)
 
 
 def _measure(
-    model: EvaluatedModel, names: Sequence[str], trials: Sequence[Trial], threads: int
-) -> None:
-    """Every measure of every trial, their means and standard errors."""
+    model: EvaluatedModel,
+    wanted: Sequence[Metric],
+    config: EvaluateConfig,
+    device: torch.device,
+    threads: int,
+    activity: Activity,
+) -> list[Trial]:
+    """Fill in every metric of every repeat; returns the repeats."""
+    encoded = EncodedDataset(restore_vae(model.checkpoint, device), model.dataset, device, threads)
+    discriminator = restore_discriminator(model.checkpoint, device)
+    trials = [
+        draw_trial(config, repeat, encoded, discriminator, activity.tell)
+        for repeat in range(config.repeats)
+    ]
+    jobs = [
+        Job(metric, trial, metric.draw and metric.draw(trial))
+        for metric in sorted(wanted, key=lambda metric: not metric.slow)  # the slow ones first
+        if metric.needs != "models"
+        for trial in trials
+    ]
     needed = np.zeros(len(model.dataset), dtype=bool)
     for trial in trials:
         needed[trial.points] = True
-        if any(name in NEEDS_SPLIT for name in names):
-            needed[trial.held_out] = needed[trial.fit] = True
-        for name in names:
-            if name in NEEDS_GRID:
-                needed |= images_drawn(name, trial)
-    trials[0].encoded.encode(np.flatnonzero(needed))
-
-    jobs = [(name, trial) for name in names for trial in trials]
+    for job in jobs:
+        for part in job.images():
+            needed[part] = True
+    encoded.encode(np.flatnonzero(needed))  # all at once, which is quickest
     with warnings.catch_warnings():  # in one place: threads cannot each do so
         warnings.simplefilter("ignore", ConvergenceWarning)
-        done = list(in_threads(lambda job: MEASURES[job[0]](job[1]), jobs, threads))
+        done = _run(jobs, threads, activity)
     model.num_points, model.num_held_out = len(trials[0].points), len(trials[0].held_out)
-    for name in names:
-        _combine(
-            model, name, [m for (other, _), m in zip(jobs, done, strict=True) if other == name]
-        )
+    for metric in wanted:
+        if metric.needs != "models":
+            _combine(model, metric.name, [r for j, r in done if j.metric is metric])
+    return trials
 
 
-def images_drawn(name: str, trial: Trial) -> np.ndarray:
-    """Mask [images] of those that an interventional measure will ask for.
+def _run(jobs: Sequence[Job], threads: int, activity: Activity) -> list[tuple[Job, Result]]:
+    """Every job with its result; what is done and what is at work is told meanwhile."""
+    activity.begin(len(jobs))
 
-    It draws them by its generator alone; so it is rehearsed with codes that mean nothing.
-    """
-    drawn = np.zeros(len(trial.dataset), dtype=bool)
-    noise = np.random.default_rng(0)
+    def run(job: Job) -> Result:
+        with activity.at(job.metric.name):
+            return job.run()
 
-    def stand_in(factors: np.ndarray) -> np.ndarray:
-        drawn[trial.dataset.factor_space.index_of(factors)] = True
-        return noise.standard_normal((len(factors), 1))
-
-    MEASURES[name](replace(trial, represent=stand_in))
-    return drawn
+    return list(zip(jobs, in_threads(run, jobs, threads), strict=True))
 
 
-def _combine(model: EvaluatedModel, name: str, measured: Sequence[Measured]) -> None:
+def _combine(model: EvaluatedModel, name: str, results: Sequence[Result]) -> None:
     """The mean over repeats and its standard error; of a single one the error that it knows."""
-    first = measured[0]
+    first = results[0]
     model.details[name] = first.details
     model.protocols |= first.protocols
     for score in first.scores:
-        values = np.array([each.scores[score] for each in measured])
+        values = np.array([each.scores[score] for each in results])
         model.scores[score] = float(values.mean())
         if len(values) > 1:
             model.errors[score] = float(values.std(ddof=1) / np.sqrt(len(values)))
@@ -302,13 +310,9 @@ def _combine(model: EvaluatedModel, name: str, measured: Sequence[Measured]) -> 
 def _compare(
     group: Sequence[EvaluatedModel], compared: dict[Path, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    """UDR of models of one setting."""
-    codes, kl = zip(*(compared[model.path] for model in group), strict=True)
-    result = udr(codes, kl)
-    for i, model in enumerate(group):
-        model.scores["udr"] = float(result["udr"][i])
-        model.protocols["udr"] = f"lasso, median over {len(group) - 1} other models of the setting"
-        model.details["udr"] = {
-            "compared_with": [str(other.path) for other in group if other is not model],
-            "pairwise": np.delete(result["pairwise"][:, i], i),
-        }
+    """What compares models of one setting."""
+    results = METRICS["udr"].function([compared[model.path] for model in group])
+    for model, result in zip(group, results, strict=True):
+        others = [str(other.path) for other in group if other is not model]
+        _combine(model, "udr", [result])
+        model.details["udr"] = {"compared_with": others, **result.details}

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import importlib.metadata
+import io
 import json
 import math
 import platform
@@ -17,8 +18,8 @@ import numpy as np
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
-from factorvae.evaluation.scores import MEASURE_NAMES, NEEDS_SPLIT, SCORES, Score
-from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
+from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES, Score
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, check_writable, write_text
 from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -29,6 +30,7 @@ WIDTH = 100
 class Outputs:
     """The files that results go to, tried before the first model is measured.
 
+    One that cannot be written after all holds up nothing: `check` tells of it in the end.
     Raises UserError for a file that cannot be written.
     """
 
@@ -36,6 +38,7 @@ class Outputs:
         if config.output is not None and len(models) > 1:
             raise UserError(f"--output names one file, and there are {len(models)} models")
         self.models, self.config = models, config
+        self.failures: dict[Path, str] = {}
         folders = Counter(model.path.parent for model in models)
         self.paths = {}
         for model in models:
@@ -50,8 +53,8 @@ class Outputs:
 
     def write(self, model: EvaluatedModel) -> None:
         """One model's metrics.json, in place of an earlier one."""
-        path = self.paths[model.path]
-        path.write_text(json.dumps(_plain(as_dict(model, self.config)), indent=2) + "\n")
+        content = json.dumps(_plain(as_dict(model, self.config)), indent=2) + "\n"
+        self._write(self.paths[model.path], content)
 
     def write_csv(self) -> None:
         """With --csv, a row per model."""
@@ -61,26 +64,45 @@ class Outputs:
         columns = [column for s in scores for column in (s.name, f"{s.name}_se")]
         columns = [c for c in columns if any(c in _flat(model) for model in self.models)]
         settings = list(dict.fromkeys(key for model in self.models for key in model.setting))
-        with open(self.config.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["checkpoint", "seed", *settings, *columns])
-            writer.writeheader()
-            for model in self.models:
-                flat = _flat(model)
-                writer.writerow(
-                    {"checkpoint": model.path, "seed": model.checkpoint["config"]["seed"]}
-                    | model.setting
-                    | {column: flat[column] for column in columns if column in flat}
-                )
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["checkpoint", "seed", *settings, *columns])
+        writer.writeheader()
+        for model in (model for group in group_by_setting(self.models) for model in group):
+            flat = _flat(model)
+            writer.writerow(
+                {"checkpoint": model.path, "seed": model.seed}
+                | model.setting
+                | {column: flat[column] for column in columns if column in flat}
+            )
+        self._write(Path(self.config.csv), text.getvalue())
+
+    def _write(self, path: Path, content: str) -> None:
+        try:
+            write_text(path, content)
+            self.failures.pop(path, None)
+        except OSError as error:
+            self.failures[path] = error.strerror or str(error)
+
+    def check(self) -> None:
+        """Raise UserError where a file could not be written."""
+        if self.failures:
+            told = "; ".join(f"{path}: {reason}" for path, reason in self.failures.items())
+            raise UserError(f"the results are printed, but not written to {told}")
 
 
 def _try_to_write(path: Path, advice: str = "") -> None:
     try:
-        with open(path, "a"):
-            pass
-        if path.stat().st_size == 0:
-            path.unlink()
+        check_writable(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}{advice}") from error
+
+
+def print_table(table: str) -> None:
+    """Print to stdout at once; UserError where that cannot be, such as on a full disk."""
+    try:
+        print(table, flush=True)
+    except OSError as error:
+        raise UserError(f"the table cannot be printed: {error.strerror}") from error
 
 
 def _flat(model: EvaluatedModel) -> dict[str, float]:
@@ -90,7 +112,6 @@ def _flat(model: EvaluatedModel) -> dict[str, float]:
 def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
     """Everything that is known of a measured model."""
     dataset, checkpoint = model.dataset, model.checkpoint
-    measures = {score.name: score.measure for score in SCORES}
     return {
         "checkpoint": {
             "path": str(model.path),
@@ -116,7 +137,7 @@ def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
             name: {
                 "value": value,
                 "standard_error": model.errors.get(name),
-                "measure": measures[name],
+                "measure": METRIC_OF[name].name,
                 "how": model.protocols[name],
             }
             for name, value in model.scores.items()
@@ -175,6 +196,9 @@ def _table_of_one(model: EvaluatedModel, config: EvaluateConfig) -> str:
             how = textwrap.wrap(told, WIDTH - len(indent))
             line += "    " + f"\n{indent}".join(how)
         lines.append(line.rstrip())
+    if any(score.name in model.errors for score in _known([model])):
+        of = f"over {config.repeats} repeats" if config.repeats > 1 else "of this sample of points"
+        lines += ["", f"+-: standard error {of}"]
     if "losses" in model.details:
         kl = model.details["losses"]["kl_per_latent"]
         values = textwrap.wrap("  ".join(f"{value:.2f}" for value in kl), WIDTH - title - 4)
@@ -188,11 +212,13 @@ def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     names = _names(models)
     labels = _setting_labels(models)
     rows: list[tuple[str, Callable[[Score], str] | None]] = []
+    explained: list[str] = []
     for group in group_by_setting(models):
         rows.append((labels[id(group[0])], None))
         rows += [(f"  {names[model.path]}", _cells_of(model)) for model in group]
         if len(group) > 1:
             rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
+            explained = ["+-: standard deviation over the models of a setting, by their seeds"]
     first = max(len(label) for label, cells in rows if cells is not None)
     width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     lines = _about_all_data(models, config)
@@ -209,7 +235,7 @@ def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
                 continue
             line = zip(block, columns, strict=True)
             lines.append(f"{label:{first}}" + "".join(f"  {cells(s):>{w}}" for s, w in line))
-    lines += ["", *_hows(models, _known(models), "{heading}: {how}")]
+    lines += ["", *explained, *_hows(models, _known(models), "{heading}: {how}")]
     lines += _left_out(models, config)
     return "\n".join(lines)
 
@@ -259,7 +285,11 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
 
 
 def _heading_with_variant(score: Score, config: EvaluateConfig) -> str:
-    return f"{score.heading}, {config.dci_estimator}" if score.measure == "dci" else score.heading
+    return (
+        f"{score.heading}, {config.dci_estimator}"
+        if METRIC_OF[score.name].name == "dci"
+        else score.heading
+    )
 
 
 def _cells_of(model: EvaluatedModel) -> Callable[[Score], str]:
@@ -305,7 +335,7 @@ def _hows(models: Sequence[EvaluatedModel], scores: Sequence[Score], line: str) 
 
 def _about_data(model: EvaluatedModel, config: EvaluateConfig) -> list[str]:
     dataset, held_out = model.dataset, ""
-    if any(name in model.details for name in NEEDS_SPLIT):
+    if any(METRICS[name].needs == "split" for name in model.details):
         held_out = f" and {model.num_held_out:,} held out"
     lines = [
         f"{dataset.name}, {dataset.source}: {len(dataset):,} images, "
@@ -324,9 +354,9 @@ def _about_all_data(models: Sequence[EvaluatedModel], config: EvaluateConfig) ->
 
 
 def _left_out(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> list[str]:
-    """Why measures that were asked for are not there; UDR must be asked for by its name."""
+    """Why metrics that were asked for are not there; UDR must be asked for by its name."""
     reasons: dict[str, list[str]] = {}
-    wanted = config.metrics or [name for name in MEASURE_NAMES if name != "udr"]
+    wanted = config.metrics or [name for name in METRICS if name != "udr"]
     for model in models:
         for name, why in model.missing.items():
             names = reasons.setdefault(why, [])
@@ -393,7 +423,7 @@ def _setting_value(value: object) -> str:
 
 
 def read_scores(run_dir: Path) -> dict[str, float]:
-    """The scores of a run's metrics.json by name; none where it was not evaluated.
+    """The finite scores of a run's metrics.json by name; none where it was not evaluated.
 
     Raises:
         UserError: the file is damaged.
@@ -403,6 +433,7 @@ def read_scores(run_dir: Path) -> dict[str, float]:
         return {}
     try:
         content = json.loads(path.read_text())
-        return {name: float(score["value"]) for name, score in content["scores"].items()}
+        values = {name: score["value"] for name, score in content["scores"].items()}
+        return {name: float(value) for name, value in values.items() if value is not None}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, FactorSpace
 from factorvae.encoding import EncodedDataset
 from factorvae.figures import plots
@@ -225,7 +226,7 @@ EXHIBITS = (
         "Latent traversals",
         "Each row moves one latent from -3 to 3 and holds the others at the posterior mean of the "
         "image above. Rows are sorted by the latent's KL to the prior, in nats; latents below the "
-        f"dashed line are dead (KL of {plots.DEAD_KL} or less).",
+        f"dashed line are dead (KL of {DEAD_KL} or less).",
         Gallery.traversals,
     ),
     Exhibit(

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from factorvae.config import DEAD_KL
 from factorvae.figures.style import (
     FAINT,
     HEADER,
@@ -34,9 +35,6 @@ from factorvae.figures.style import (
     styled,
 )
 from factorvae.methods import METHODS, TOLD_BY_GAMMA
-
-# A latent with no more nats of KL to the prior than this tells the decoder nothing one can see.
-DEAD_KL = 0.01
 
 CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike

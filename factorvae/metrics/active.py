@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from factorvae.config import DEAD_KL
 from factorvae.errors import UserError
 from factorvae.metrics.inputs import as_array, as_codes, number
 
@@ -11,7 +12,7 @@ def active_latents(
     kl: np.ndarray | None = None,
     *,
     min_std: float = 0.05,
-    min_kl: float = 0.01,
+    min_kl: float = DEAD_KL,
 ) -> np.ndarray:
     """Mask [D] of live latents, from posterior means or from KL divergences; count with `.sum()`.
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.linear_model import Lasso
 
+from factorvae.config import DEAD_KL
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
 from factorvae.metrics.inputs import as_codes, number, standardize
@@ -17,7 +18,7 @@ def udr(
     *,
     method: str = "lasso",
     alpha: float = 0.1,
-    min_kl: float = 0.01,
+    min_kl: float = DEAD_KL,
 ) -> dict:
     """How well models of one setting (different seeds) agree: disentangled ones agree the most.
 

@@ -93,10 +93,19 @@ HEADINGS = {
 def sweep_table(summaries: Sequence[dict]) -> str:
     """A row for each run, then, over the seeds of a setting, mean and standard deviation.
 
-    The figures are those of the last row of each log: means over its last --log_every steps.
+    Settings are in the order of their numbers. The figures are those of the last row of each log:
+    means over its last --log_every steps.
     """
     names = [n for n in SHOWN if n != "penalty" or any(n in run["figures"] for run in summaries)]
     rows = [["run", "state", "steps", *(HEADINGS[name] for name in names)]]
+    numbers = [name for name in SWEPT if name not in ("method", "seed")]
+    methods = [run.get("method") for run in summaries]  # in the order that they were asked for
+
+    def order(run: dict) -> list[float]:
+        method = methods.index(run.get("method"))
+        return [method, *(run.get(name) or 0 for name in numbers), run["seed"]]
+
+    summaries = sorted(summaries, key=order)
     for run in summaries:
         figures = [_form(name, run["figures"].get(name)) for name in names]
         rows.append([run["folder"], run["state"], f"{run['steps']:,}", *figures])
@@ -112,7 +121,8 @@ def sweep_table(summaries: Sequence[dict]) -> str:
             figures = [_mean_and_deviation(name, runs) for name in names]
             rows.append([label, "mean +- sd", f"{runs[0]['steps']:,}", *figures])
     failures = [f"{run['folder']}: {run['error']}" for run in summaries if run["error"]]
-    return "\n".join([*_aligned(rows), *failures])
+    explained = ["", "+-: standard deviation over seeds"] if len(rows) > len(summaries) + 2 else []
+    return "\n".join([*_aligned(rows), *explained, *failures])
 
 
 def _setting_of(run: dict) -> str:

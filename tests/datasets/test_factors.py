@@ -37,17 +37,6 @@ def test_dsprites_is_the_official_grid():
     assert pos_x == pos_y and (pos_x[0], pos_x[31]) == (0, 1)
 
 
-def test_sampling_covers_every_value_and_follows_its_generator():
-    drawn = SPACE.sample(4000, np.random.default_rng(0))
-    assert drawn.shape == (4000, 3) and drawn.dtype == np.int64
-    for column, size in zip(drawn.T, SPACE.sizes, strict=True):
-        counts = np.bincount(column, minlength=size)
-        assert len(counts) == size
-        assert np.allclose(counts, 4000 / size, atol=6 * np.sqrt(4000 / size))
-    assert np.array_equal(drawn, SPACE.sample(4000, np.random.default_rng(0)))
-    assert not np.array_equal(drawn, SPACE.sample(4000, np.random.default_rng(1)))
-
-
 @pytest.mark.parametrize(
     ("factors", "complaint"),
     [([[0, 0, 4]], "c 4 .* 0 to 3"), ([[0, 0, 0], [-1, 0, 0]], "a -1 .* 0 to 1")],

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -17,8 +18,10 @@ from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.datasets import DATASETS, Dataset
 from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
+from factorvae.evaluation import scores
 from factorvae.evaluation.evaluate import find_checkpoints, load_models
-from factorvae.evaluation.scores import MEASURE_NAMES, SCORES
+from factorvae.evaluation.scores import METRICS, SCORES
+from factorvae.metrics.factor_vae import draw_votes
 from factorvae.models import VAE, Discriminator
 
 CPU = torch.device("cpu")
@@ -165,8 +168,8 @@ def test_only_the_images_that_are_used_are_encoded(monkeypatch, sprites):
     assert (model.num_points, model.num_held_out, model.num_encoded) == (30, 15, 45)
 
 
-def test_rehearsed_images_are_those_that_the_votes_use(monkeypatch, sprites):
-    """All are encoded at once before, so that none is left to be encoded in small batches."""
+def test_all_images_that_the_votes_use_are_encoded_at_once(monkeypatch, sprites):
+    """So that none is left to be encoded in small batches."""
     vae, encoded = Oracle(sprites), []
     encode = evaluation.EncodedDataset.encode
 
@@ -179,6 +182,14 @@ def test_rehearsed_images_are_those_that_the_votes_use(monkeypatch, sprites):
     monkeypatch.setattr(evaluation.EncodedDataset, "encode", watched)
     scores_of(monkeypatch, vae, metrics=("factor_vae_score",), protocol="paper", repeats=2)
     assert encoded == [432]
+
+
+def test_only_the_images_that_are_drawn_are_encoded(monkeypatch, sprites):
+    few = functools.partial(draw_votes, num_train=2, num_variance=5)
+    monkeypatch.setattr(scores, "draw_votes", few)
+    settings = dict(metrics=("factor_vae_score",), num_batches=1, batch_size=4, protocol="paper")
+    model = scores_of(monkeypatch, Oracle(sprites), **settings)
+    assert 100 < model.num_encoded <= 4 + 5 + 2 * 100
 
 
 # --- The script -----------------------------------------------------------------------------------
@@ -252,13 +263,13 @@ def test_many_checkpoints(sweep, capsys):
     out, _ = capsys.readouterr()
     with open("all.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
-    assert [row["gamma"] for row in rows] == ["6.4"] * 3 + ["0.0"]
-    values = [float(row["recon_loss"]) for row in rows[:3]]
+    assert [row["seed"] for row in rows] == ["0", "0", "1", "2"]
+    assert [row["gamma"] for row in rows] == ["0.0"] + ["6.4"] * 3
+    values = [float(row["recon_loss"]) for row in rows[1:]]
     expected = f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}"
     assert expected in out and "mean of 3 +- deviation" in out
     assert "left out: udr: it compares several checkpoints" in out  # of the setting of one run
-    for run_dir, row in zip(("a0", "a1", "a2", "b"), rows, strict=True):
+    for run_dir, row in zip(("b", "a0", "a1", "a2"), rows, strict=True):
         value = read_json(sweep / run_dir / "metrics.json")["scores"]["mig"]["value"]
         assert float(row["mig"]) == value
         assert f"  {run_dir} " in out
@@ -292,9 +303,9 @@ def test_markdown(sweep, capsys):
     dci = ["DCI D, lasso", "DCI C, lasso", "DCI I, lasso"]
     assert header[4:10] == ["FactorVAE", "MIG", *dci, "SAP"]
     assert len(header) == len(line) == len(first) == len(second) <= 14
-    assert first[:4] == ["1", "6.4", "2,000", "3"] and second[:4] == ["1", "0", "2,000", "1"]
-    assert all(re.fullmatch(r"-?\d\S* ± \d\S*", cell) for cell in first[4:])
-    assert all("±" not in cell for cell in second[4:])
+    assert first[:4] == ["1", "0", "2,000", "1"] and second[:4] == ["1", "6.4", "2,000", "3"]
+    assert all("±" not in cell for cell in first[4:])
+    assert all(re.fullmatch(r"-?\d\S* ± \d\S*", cell) for cell in second[4:])
     assert "mean ± standard deviation" in below
     assert "- dsprites, rendered: 432 images" in below
     assert "- FactorVAE: protocol paper: 800 votes of 100 images" in below
@@ -349,7 +360,7 @@ def test_runs_of_another_precision_are_another_setting(sweep):
     write_checkpoint(sweep / "a3", precision="bf16")
     config = EvaluateConfig()
     groups = evaluation.group_by_setting(load_models(find_checkpoints([str(sweep)]), config))
-    assert [len(group) for group in groups] == [3, 1, 1]
+    assert [len(group) for group in groups] == [1, 1, 3]  # gamma 0; bf16 before fp32
 
 
 # --- Data without a grid of factors ---------------------------------------------------------------
@@ -365,7 +376,7 @@ def test_a_folder_without_labels(tmp_path, capsys):
     out = capsys.readouterr().out
     result = read_json(path.with_name("metrics.json"))
     measured = {score["measure"] for score in result["scores"].values()}
-    assert measured == set(MEASURE_NAMES) - NEED_LABELS - {"udr"}
+    assert measured == set(METRICS) - NEED_LABELS - {"udr"}
     assert result["data"]["source"] == "folder" and result["points"]["num_points"] == 6
     assert "the factors of folder:photos are not known" in out
 
@@ -376,7 +387,7 @@ def test_a_table_of_labels(tmp_path, capsys):
     assert "table has no image of every combination of its factors" in capsys.readouterr().out
     result = read_json(path.with_name("metrics.json"))
     measured = {score["measure"] for score in result["scores"].values()}
-    assert measured == set(MEASURE_NAMES) - {"factor_vae_score", "beta_vae_score", "udr"}
+    assert measured == set(METRICS) - {"factor_vae_score", "beta_vae_score", "udr"}
     assert np.shape(result["details"]["dci"]["importance"]) == (4, 2)
 
 

@@ -6,6 +6,9 @@ import torch
 
 from factorvae.errors import UserError
 from factorvae.metrics import beta_vae_score, factor_vae_score
+from factorvae.metrics.beta_vae import draw_pairs, score_pairs
+from factorvae.metrics.factor_vae import draw_votes, score_votes
+from factorvae.metrics.interventions import sample_factors
 
 SIZES = (3, 6, 8, 5)
 FEW = {"num_train": 800, "num_eval": 400}
@@ -27,6 +30,41 @@ def rotated(dimensions, seed):
 
 def generator(seed=0):
     return np.random.default_rng(seed)
+
+
+def test_sampling_covers_every_value_and_follows_its_generator():
+    drawn = sample_factors((40, 100), SIZES, generator())
+    assert drawn.shape == (40, 100, 4) and drawn.dtype == np.uint8
+    assert sample_factors((1,), (257,), generator()).dtype == np.uint16
+    for column, size in zip(drawn.reshape(-1, 4).T, SIZES, strict=True):
+        counts = np.bincount(column, minlength=size)
+        assert len(counts) == size
+        assert np.allclose(counts, 4000 / size, atol=6 * np.sqrt(4000 / size))
+    assert np.array_equal(drawn, sample_factors((40, 100), SIZES, generator()))
+    assert not np.array_equal(drawn, sample_factors((40, 100), SIZES, generator(1)))
+
+
+@pytest.mark.parametrize("draw", [draw_votes, draw_pairs])
+def test_all_factors_are_drawn_before_any_code_is_known(draw):
+    """Scoring asks for those images and no others, and needs no generator."""
+    score = {draw_votes: score_votes, draw_pairs: score_pairs}[draw]
+    draws = draw(SIZES, generator(), **FEW)
+    asked = []
+
+    def represent(factors):
+        assert factors.dtype == np.int64
+        asked.append(factors)
+        return standard(factors)
+
+    result = score(represent, draws)
+    np.testing.assert_array_equal(np.concatenate(asked), np.concatenate(list(draws.factors())))
+    name = "factor_vae_score" if draw is draw_votes else "beta_vae_score"
+    whole = SCORES[name](standard, SIZES, generator(), **FEW)
+    for key, value in result.items():
+        np.testing.assert_array_equal(value, whole[key])
+    for vote, held in enumerate(draws.train[0].held):  # the same in all images, or in each pair
+        values = draws.train[0].factors[..., vote, :, held]
+        assert len(np.unique(values if draw is draw_votes else values[0] - values[1])) == 1
 
 
 @pytest.mark.parametrize("name", SCORES)
