@@ -71,7 +71,7 @@ class Run:
         trainer = Trainer(config, dataset, device, world)
         if self.steps:
             trainer.load_state_dict(
-                world.broadcast_from_rank0(lambda: load_checkpoint(self.folder))
+                world.broadcast_from_rank0(lambda: load_checkpoint(self.folder, to_resume=True))
             )
         world.broadcast_from_rank0(lambda: make_run_dir(self.folder, config))
         if world.rank > 0:

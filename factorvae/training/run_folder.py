@@ -101,7 +101,7 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     # os.path: a name too long to exist is for make_run_dir to tell of
     if config.overwrite or not os.path.exists(run_dir / CHECKPOINT_NAME):
         return None
-    earlier = load_checkpoint(run_dir)
+    earlier = load_checkpoint(run_dir, to_resume=True)
     differences = differing_flags(config, earlier["config"])
     if differences:
         raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {WAYS_OUT}")
