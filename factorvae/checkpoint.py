@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from factorvae.checkpoint_check import check_contents
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
@@ -20,6 +21,7 @@ from factorvae.models import VAE, Discriminator
 FORMAT = "factorvae"
 VERSION = 1
 KEYS = ("config", "dataset", "step", "finished", "vae", "discriminator")
+MOST_BYTES_OF_PLAIN_VALUES = 64 << 20  # of a checkpoint's `data.pkl`, which has all but the tensors
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, object]) -> None:
@@ -44,21 +46,25 @@ def _on_cpu(value: object) -> object:
     return value
 
 
-def load_checkpoint(path: str | Path) -> dict:
-    """The checkpoint at `path`, a file or a run's folder, on the CPU.
+def load_checkpoint(path: str | Path, to_resume: bool = False) -> dict:
+    """The checkpoint at `path`, a file or a run's folder, on the CPU, checked throughout.
+
+    Its settings are complete: those that its version did not have are at their defaults.
+
+    to_resume: whether what only training needs has to be in it too.
 
     Raises:
-        UserError: it is missing, damaged, or another program's.
+        UserError: it is missing, damaged, another program's, or not what it says: see
+            `check_contents`.
     """
     path = resolve_checkpoint(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # every part against its checksum
-        checkpoint = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+        damage = _damage(path)
+        checkpoint = None if damage else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint fail in ways without number
         raise UserError(f"{path} is damaged, or is no checkpoint of this project") from error
-    if damaged:
-        raise UserError(f"{path} is damaged: {damaged} does not match its checksum")
+    if damage:
+        raise UserError(f"{path} is damaged: {damage}")
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UserError(f"{path} is no checkpoint of this project")
     if checkpoint.get("version") != VERSION:
@@ -67,10 +73,21 @@ def load_checkpoint(path: str | Path) -> dict:
     missing = [key for key in KEYS if key not in checkpoint]
     if missing:
         raise UserError(f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}")
-    if "method" not in checkpoint["config"]:  # from when there were these two
-        with_tc = checkpoint["config"]["gamma"] > 0
-        checkpoint["config"]["method"] = "factorvae" if with_tc else "betavae"
+    check_contents(path, checkpoint, to_resume)
     return checkpoint
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the archive, if anything. Raises what reading it raises."""
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():  # before any is read: a packed one could be of any size
+            if part.compress_type != zipfile.ZIP_STORED:
+                return f"{part.filename} is packed, and this project packs nothing"
+            name = part.filename.rpartition("/")[2]
+            if name == "data.pkl" and part.file_size > MOST_BYTES_OF_PLAIN_VALUES:
+                return f"{part.filename} has {part.file_size:,} bytes"
+        wrong = archive.testzip()  # every part against its checksum
+    return wrong and f"{wrong} does not match its checksum"
 
 
 def resolve_checkpoint(path: str | Path) -> Path:

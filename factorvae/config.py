@@ -61,6 +61,8 @@ METRIC_NAMES = (
 # can be seen (the threshold of UDR, Duan et al. 2020).
 DEAD_KL = 0.01
 
+WIDEST = 10**9  # of a layer: whether the memory suffices is asked later, of all layers together
+
 
 def option(
     default: object,
@@ -112,11 +114,16 @@ def seed_option(group: str, help: str, several: bool = False) -> typing.Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Checks every field of a subclass against its range when it is made; raises UserError."""
+    """Checks every field of a subclass, its type and its range, when it is made.
+
+    The values may come from anywhere, as a checkpoint's do. Raises UserError.
+    """
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(flag_of(field), getattr(self, field.name), field.metadata)
+            value = getattr(self, field.name)
+            _check_type(flag_of(field), value, field.type)
+            _check(flag_of(field), value, field.metadata)
 
 
 @dataclass(frozen=True)
@@ -141,10 +148,14 @@ class TrainConfig(Config):
     split: str | None = option(None, "data", "part of the data, where it is published in parts")
     skip_bad_images: bool = option(False, "data", "leave out images that cannot be read")
 
-    latent_dim: int = option(10, "model", "width of z", minimum=1)
-    hidden_dim: int = option(128, "model", "fully connected layer of the VAE", minimum=1)
-    disc_depth: int = option(6, "model", "hidden layers of the discriminator", minimum=1)
-    disc_width: int = option(1000, "model", "units in each of them", minimum=1)
+    latent_dim: int = option(10, "model", "width of z", minimum=1, maximum=WIDEST)
+    hidden_dim: int = option(
+        128, "model", "fully connected layer of the VAE", minimum=1, maximum=WIDEST
+    )
+    disc_depth: int = option(
+        6, "model", "hidden layers of the discriminator", minimum=1, maximum=1000
+    )
+    disc_width: int = option(1000, "model", "units in each of them", minimum=1, maximum=WIDEST)
 
     method: str = option(
         "factorvae",
@@ -461,6 +472,33 @@ def _number(kind: type, text: str) -> float:
         return kind(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {text!r}") from error
+
+
+def _check_type(flag: str, value: object, kind: typing.Any) -> None:
+    """Raise UserError where a value is not of a field's type, or is text that no file can hold."""
+    if isinstance(kind, types.UnionType):  # int | None
+        if value is None:
+            return
+        kind = typing.get_args(kind)[0]
+    values = (value,)
+    if typing.get_origin(kind) is tuple:  # tuple[int, ...]
+        kind = typing.get_args(kind)[0]
+        values = value if isinstance(value, tuple | list) else values
+    kinds = (int, float) if kind is float else kind
+    for one in values:
+        if not isinstance(one, kinds) or (isinstance(one, bool) and kind is not bool):
+            raise UserError(f"{flag} must be of type {kind.__name__}, not {one!r}")
+        if kind is str and not one.isascii() and _is_torn(one):
+            raise UserError(f"{flag} {one} is not UTF-8")
+        if kind is str and not one:
+            raise UserError(f"{flag} must not be empty")
+        if kind is str and "\0" in one:
+            raise UserError(f"{flag} {one} holds a NUL character")
+
+
+def _is_torn(text: str) -> bool:
+    """Whether it came from bytes that are no UTF-8, of which Python keeps surrogates."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check(flag: str, value: object, metadata: typing.Mapping[str, typing.Any]) -> None:

@@ -132,6 +132,18 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that the device has, of which a container may be allowed less."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if not hasattr(os, "sysconf"):  # Windows
+        return sys.maxsize
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.exists() else "max"
+    return min(installed, int(allowed)) if allowed.isdecimal() else installed
+
+
 def idle_cores(seconds: float = 0.2) -> int:
     """How many of the cores that this process may use are idle, watched for so long (Linux)."""
     stat = Path("/proc/stat")

@@ -1,16 +1,24 @@
-"""The files that the project writes: what each is called, and how one is written whole."""
+"""The files that the project writes: their names, how one is written whole, and by one process."""
 
 import errno
 import os
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from factorvae.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+PATIENCE_FOR_LOCK = 3.0  # seconds: the processes of a killed sweep take two to end
 
 # In the folder of a run:
 CHECKPOINT_NAME = "ckpt.pt"
@@ -85,6 +93,55 @@ def _is_open_as(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:  # closed
         return False
+
+
+@contextmanager
+def written_to(path: Path) -> Iterator[None]:
+    """What cannot be written to `path` within the block is a UserError that says why."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make the folder, and have it for this process alone, until the block or the process ends.
+
+    The lock is the kernel's, on the folder itself: no file tells of it, and a kill leaves nothing
+    behind. File systems of several machines may know no such locks; the block then goes without.
+
+    Raises:
+        UserError: another process has it, or it cannot be made.
+    """
+    with written_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + PATIENCE_FOR_LOCK
+        while not _lock(handle):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{folder} is in use: another process trains there. Wait for it, stop it, or "
+                    "choose another --output_dir"
+                )
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """False where another process has the lock."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # this file system has none
+        return True
+    return True
 
 
 def writable_folder(name: str) -> Path:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from factorvae.config import TrainConfig
 from factorvae.layers import DownConv, Linear, UpConv
 from factorvae.objective import reparameterize
 
@@ -155,3 +156,14 @@ class Discriminator(nn.Module):
         for layer in self.hidden:
             z = F.leaky_relu(layer(z), LEAKY_SLOPE)  # [B, width]
         return self.out(z).float()  # [B, 2]
+
+
+def model_on_meta(
+    image_shape: tuple[int, int, int], config: TrainConfig
+) -> tuple[VAE, Discriminator]:
+    """The networks of a config without memory: the names, shapes and dtypes of their weights."""
+    with torch.device("meta"):
+        return (
+            VAE(image_shape, config.latent_dim, config.hidden_dim),
+            Discriminator(config.latent_dim, config.disc_depth, config.disc_width),
+        )

@@ -1,5 +1,6 @@
 """Progress of long work: a bar with the time left on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -46,32 +47,37 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
-            self.bar.close()
+            with _even_where_nobody_reads():
+                self.bar.close()
 
     def advance(self, count: int = 1) -> None:
         """Count what is done."""
         self.done += count
         if self.bar is not None:
-            self.bar.update(count)
+            with _even_where_nobody_reads():
+                self.bar.update(count)
 
     def drop(self, count: int) -> None:
         """Count what will not be done."""
         self.total -= count
         if self.bar is not None:
             self.bar.total = self.total
-            self.bar.refresh()
+            with _even_where_nobody_reads():
+                self.bar.refresh()
 
     def say(self, text: str) -> None:
         """Print a line on stdout, above the bar."""
         if self.shown:
-            tqdm.write(text)
-            sys.stdout.flush()
+            with _even_where_nobody_reads():
+                tqdm.write(printable(text))
+                sys.stdout.flush()
 
     def show(self, figures: str) -> None:
         """Show the latest figures of a training beside the bar, or in a line when one is due."""
         now = time.monotonic()
         if self.bar is not None:
-            self.bar.set_postfix_str(figures)
+            with _even_where_nobody_reads():
+                self.bar.set_postfix_str(figures)
         elif self.shown and (self._is_due() or self.done == self.total):
             rate = (self.done - self.first) / (now - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
@@ -91,7 +97,16 @@ class Progress:
 
     def _line(self, text: str) -> None:
         self.said = time.monotonic()
-        print(text, file=sys.stderr, flush=True)
+        with _even_where_nobody_reads():
+            print(text, file=sys.stderr, flush=True)
+
+
+def _even_where_nobody_reads() -> contextlib.AbstractContextManager[None]:
+    """Within, what cannot be written is lost, not an error: a terminal closes, a pipe's end goes.
+
+    The work that is told of goes on, or is stopped in order by the signal that comes with it.
+    """
+    return contextlib.suppress(OSError)
 
 
 def track(

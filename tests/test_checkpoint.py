@@ -1,6 +1,8 @@
 """Checkpoints: whole, self-describing, and distrusted when they are not ours."""
 
+import copy
 import os
+import zipfile
 
 import pytest
 import torch
@@ -105,3 +107,109 @@ def test_the_newest_checkpoint_is_found(saved, tmp_path):
     other.write_bytes(saved.read_bytes())
     os.utime(saved, (1, 1))
     assert checkpoint.newest_checkpoint(tmp_path) == other
+
+
+def one_number_for_all(tensor):
+    return torch.zeros(()).expand(tensor.shape)
+
+
+# Of each: the way to it, what it becomes (None: it is left out), and what the answer says.
+MISFITS = [
+    (
+        "vae_optimizer state 0 exp_avg",
+        lambda t: t[:3].clone(),
+        "vae_optimizer.0.exp_avg is float32 [3",
+    ),
+    ("vae_optimizer state 0 exp_avg", lambda t: t.double(), "is float64"),
+    ("vae_optimizer state 3 exp_avg_sq", None, "vae_optimizer.3 lacks exp_avg_sq"),
+    ("vae_optimizer state 3 exp_avg_sq", lambda t: t - 1, "exp_avg_sq is below 0"),
+    ("vae_optimizer state 5", None, "vae_optimizer lacks 5"),
+    ("vae_optimizer state", lambda _: {}, "vae_optimizer lacks 0"),
+    ("vae_optimizer", None, "it lacks vae_optimizer"),
+    ("vae_optimizer", lambda _: [], "it lacks vae_optimizer"),
+    ("disc_optimizer", lambda _: None, "it lacks disc_optimizer"),
+    ("disc_optimizer state 0 step", lambda t: t * torch.nan, "disc_optimizer.0.step is not finite"),
+    ("vae encoder.head.weight", lambda t: t * torch.nan, "vae.encoder.head.weight is not finite"),
+    ("vae encoder.head.weight", lambda t: t.T, "is float32 [16x20], and should be float32 [20x16]"),
+    ("vae encoder.head.weight", one_number_for_all, "has fewer numbers than its shape says"),
+    ("vae encoder.head.weight", lambda t: t.to_sparse(), "is no tensor"),
+    ("vae encoder.head.weight", lambda t: 1.0, "is no tensor"),
+    ("vae encoder.head.bias", None, "vae lacks encoder.head.bias"),
+    ("vae more", lambda _: torch.zeros(1), "vae has 'more' besides"),
+    ("vae", lambda _: 3, "its vae is of type int"),
+    ("discriminator", lambda _: None, "it lacks discriminator"),
+    ("discriminator out.bias", lambda t: t.half(), "discriminator.out.bias is float16"),
+    ("config", lambda _: [1], "its config is of type list"),
+    ("config latent_dim", lambda _: 10**9, "a model of its settings takes"),
+    ("config latent_dim", lambda _: 10**600, "--latent_dim must be at most"),
+    ("config latent_dim", lambda _: "ten", "--latent_dim must be of type int, not 'ten'"),
+    ("config disc_depth", lambda _: 0, "--disc_depth must be at least 1"),
+    ("config lr", lambda _: float("nan"), "--lr must be a finite number"),
+    ("config dataset", lambda _: None, "--dataset must be of type str"),
+    ("config gamma", lambda _: 0.0, "its method is betavae"),
+    ("dataset", lambda _: None, "its dataset is of type NoneType"),
+    ("dataset name", None, "it lacks name"),
+    ("dataset image_shape", lambda _: [1, 64, 63], "its images' shape"),
+    ("dataset image_shape", lambda _: [10**9, 64, 64], "its images' shape"),
+    ("dataset options", lambda _: {"exec": "ls"}, "the unknown option exec"),
+    ("dataset options", lambda _: {"crop": -5}, "--crop must be at least 1"),
+    ("dataset factor_sizes", lambda _: [3], "its factors' names and sizes do not fit"),
+    ("step", lambda _: -1, "its step is out of range"),
+    ("step", lambda _: True, "its step is of type bool"),
+    ("finished", lambda _: "yes", "its finished is of type str"),
+    ("threads", lambda _: 10**600, "its threads are out of range"),
+    ("sums", lambda t: t[:-1].clone(), "sums is float64 [14]"),
+    ("finite_steps", lambda t: t.float(), "finite_steps is float32"),
+    ("generator", lambda t: t * 0 + 255, "generator is no state"),
+]
+
+
+@pytest.mark.parametrize(("way", "change", "told"), MISFITS)
+def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, way, change, told):
+    state = copy.deepcopy({**trainer.state_dict(), "finished": False})
+    *sections, name = [int(key) if key.isdecimal() else key for key in way.split()]
+    section = state
+    for key in sections:
+        section = section[key]
+    if change is None:
+        del section[name]
+    else:
+        section[name] = change(section.get(name))
+    path = tmp_path / CHECKPOINT_NAME
+    torch.save({"format": checkpoint.FORMAT, "version": checkpoint.VERSION, **state}, path)
+    with pytest.raises(UserError) as raised:
+        checkpoint.load_checkpoint(path, to_resume=True)
+    assert told in str(raised.value)
+    assert str(raised.value).startswith(f"{path} is no checkpoint that this project wrote: ")
+    assert len(str(raised.value)) < 600
+
+
+def test_a_checkpoint_of_an_older_version_is_completed_by_defaults(trainer, tmp_path):
+    state = copy.deepcopy({**trainer.state_dict(), "finished": False})
+    del state["config"]["precision"], state["config"]["jobs"]
+    state["config"]["no_longer_known"] = 1
+    checkpoint.save_checkpoint(tmp_path / CHECKPOINT_NAME, state)
+    loaded = checkpoint.load_checkpoint(tmp_path, to_resume=True)
+    assert (loaded["config"]["precision"], loaded["config"]["jobs"]) == ("fp32", 0)
+    for name in ("vae_optimizer", "disc_optimizer", "generator", "sums"):
+        del state[name]  # which only training needs
+    checkpoint.save_checkpoint(tmp_path / CHECKPOINT_NAME, state)
+    assert checkpoint.load_checkpoint(tmp_path)["step"] == 1
+
+
+def test_a_run_that_stopped_before_its_first_step_goes_on(sprites, tmp_path):
+    config = TrainConfig(hidden_dim=16, disc_depth=2, disc_width=24, batch_size=4)
+    at_start = Trainer(config, sprites, torch.device("cpu"))
+    checkpoint.save_checkpoint(
+        tmp_path / CHECKPOINT_NAME, {**at_start.state_dict(), "finished": False}
+    )
+    assert checkpoint.load_checkpoint(tmp_path, to_resume=True)["step"] == 0
+
+
+def test_a_packed_archive_is_not_unpacked(saved):
+    packed = saved.with_name("packed.pt")
+    with zipfile.ZipFile(saved) as one, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as two:
+        for name in one.namelist():
+            two.writestr(name, one.read(name))
+    with pytest.raises(UserError, match="is packed"):
+        checkpoint.load_checkpoint(packed)

@@ -1,7 +1,7 @@
 """One run from its settings to its last checkpoint, alone or as one of a sweep."""
 
+import contextlib
 import math
-import os
 import time
 from collections.abc import Iterator
 
@@ -10,9 +10,10 @@ import torch
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
-from factorvae.device import use_threads
+from factorvae.device import memory_of, use_threads
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, STATS_NAME
+from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder
+from factorvae.models import model_on_meta
 from factorvae.progress import Progress
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.loop import fit, total_steps
@@ -53,11 +54,15 @@ class Run:
 
     def _look_up(self) -> tuple[int, int]:
         """Steps and threads of the checkpoint; 0, 0 where there is none to go on from."""
+        earlier = self._earlier()
+        return (earlier["step"], earlier["threads"]) if earlier else (0, 0)
+
+    def _earlier(self) -> dict | None:
+        """The checkpoint to go on from."""
         earlier = earlier_checkpoint(self.folder, self.config)
-        if earlier is None:
-            return 0, 0
-        check_same_data(self.folder, earlier, self.dataset)
-        return earlier["step"], earlier["threads"]
+        if earlier is not None:
+            check_same_data(self.folder, earlier, self.dataset)
+        return earlier
 
     def train(
         self, device: torch.device, threads: int, stop: StopSignals, bar: ProgressOfRun
@@ -67,12 +72,25 @@ class Run:
         threads: CPU threads; 0: as many as there are idle cores.
         """
         config, dataset, world = self.config, self.dataset, self.world
+        check_memory(config, dataset.image_shape, device)
         threads = use_threads(threads)
+        locks = contextlib.ExitStack()
+        with locks:
+            world.broadcast_from_rank0(lambda: locks.enter_context(locked_folder(self.folder)))
+            yield from self._train_alone_here(device, threads, stop, bar)
+
+    def _train_alone_here(
+        self, device: torch.device, threads: int, stop: StopSignals, bar: ProgressOfRun
+    ) -> Iterator[None]:
+        """Train in a folder that no other process writes to."""
+        config, dataset, world = self.config, self.dataset, self.world
         trainer = Trainer(config, dataset, device, world)
-        if self.steps:
-            trainer.load_state_dict(
-                world.broadcast_from_rank0(lambda: load_checkpoint(self.folder))
-            )
+        # Looked up once more: until now another process may have gone on with the run.
+        earlier = world.broadcast_from_rank0(lambda: self._earlier())
+        self.steps = 0
+        if earlier is not None:
+            trainer.load_state_dict(earlier)
+            self.steps = earlier["step"]
         world.broadcast_from_rank0(lambda: make_run_dir(self.folder, config))
         if world.rank > 0:
             yield from self._fit(trainer, None, stop, bar)
@@ -92,6 +110,11 @@ class Run:
             say(
                 f"{device}, {config.precision}, {threads} threads{shared}; run folder {self.folder}"
             )
+            if self.steps and threads != self.threads:
+                say(
+                    f"it was trained with {self.threads} threads so far: with another number, sums "
+                    "are rounded otherwise, and it ends with other last digits"
+                )
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
             first, start = self.steps, time.monotonic()
@@ -122,8 +145,10 @@ class Run:
     def fail(self, error: str) -> None:
         """It cannot go on, and stands where its last checkpoint does."""
         self.state, self.error = "failed", error
-        written = os.path.exists(self.folder / CHECKPOINT_NAME)
-        self.steps = load_checkpoint(self.folder)["step"] if written else 0
+        try:
+            self.steps = load_checkpoint(self.folder)["step"]
+        except UserError:  # there is none, or none that can be read
+            self.steps = 0
 
     def summary(self) -> dict[str, object]:
         """What is known of the run, as plain values; its figures are those of its last row."""
@@ -138,6 +163,24 @@ class Run:
             "error": self.error,
             "figures": {n: float(rows[n][-1]) for n in known if math.isfinite(rows[n][-1])},
         }
+
+
+def check_memory(
+    config: TrainConfig, image_shape: tuple[int, int, int], device: torch.device
+) -> None:
+    """Raise UserError where the networks alone are too large for the device.
+
+    Each weight has a gradient and two moments beside it, all float32.
+    """
+    networks = model_on_meta(image_shape, config)[: 2 if config.gamma > 0 else 1]
+    needed = 4 * sum(weight.nbytes for network in networks for weight in network.parameters())
+    there = memory_of(device)
+    if needed > there:
+        raise UserError(
+            f"a model of --latent_dim {config.latent_dim}, --hidden_dim {config.hidden_dim}, "
+            f"--disc_depth {config.disc_depth} and --disc_width {config.disc_width} takes "
+            f"{needed / 2**30:,.1f} GiB to train; {device} has {there / 2**30:,.1f} GiB"
+        )
 
 
 def train_one(run: Run, device: torch.device) -> int:

@@ -17,6 +17,7 @@ pixels or latents and averaged over the batch):
 Without a discriminator and without a penalty (beta-VAE), the three columns are empty.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -25,15 +26,22 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import numpy as np
 
 from factorvae.checkpoint import describe_dataset, load_checkpoint
 from factorvae.config import TrainConfig, flag_of
 from factorvae.datasets import Dataset
-from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, CONFIG_NAME, LOG_NAME, METRICS_NAME, STATS_NAME
+from factorvae.errors import UserError, printable
+from factorvae.files import (
+    CHECKPOINT_NAME,
+    CONFIG_NAME,
+    LOG_NAME,
+    METRICS_NAME,
+    STATS_NAME,
+    written_to,
+)
 from factorvae.methods import METHOD_SETTINGS, METHODS, TOLD_BY_GAMMA
 from factorvae.penalties import PENALTIES
 
@@ -99,10 +107,10 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     Raises:
         UserError: the run there has other settings, or its checkpoint is damaged.
     """
-    # os.path: a name too long to exist is for make_run_dir to tell of
+    # os.path: a name too long to exist is for locked_folder to tell of
     if config.overwrite or not os.path.exists(run_dir / CHECKPOINT_NAME):
         return None
-    earlier = load_checkpoint(run_dir)
+    earlier = load_checkpoint(run_dir, to_resume=True)
     differences = differing_flags(config, earlier["config"])
     if differences:
         raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {WAYS_OUT}")
@@ -143,7 +151,7 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
     Raises:
         UserError: it cannot be written to.
     """
-    try:
+    with written_to(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         if config.overwrite:
             for name in (CHECKPOINT_NAME, STATS_NAME, LOG_NAME, METRICS_NAME):
@@ -152,8 +160,6 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
             left_by_killed.unlink(missing_ok=True)
         settings = json.dumps(dataclasses.asdict(config), indent=2)
         (run_dir / CONFIG_NAME).write_text(settings + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write to {run_dir}: {error.strerror or error}") from error
 
 
 def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
@@ -165,7 +171,7 @@ def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
 
 
 class RunLog:
-    """Appends to the log of a run's folder.
+    """Appends to the log of a run's folder; UserError where it cannot.
 
     Args:
         run_dir: the run's folder, which exists.
@@ -177,7 +183,14 @@ class RunLog:
     def __init__(self, run_dir: Path, header: list[str], steps_done: int, log_every: int) -> None:
         self.header = header
         self.text_path = run_dir / LOG_NAME
-        path = run_dir / STATS_NAME
+        self.path = path = run_dir / STATS_NAME
+        with written_to(path):
+            self.file = self._begin(steps_done, log_every)
+        self.writer = csv.DictWriter(self.file, header)
+
+    def _begin(self, steps_done: int, log_every: int) -> TextIO:
+        """The log with the rows that are kept, open for more."""
+        path, header = self.path, self.header
         rows = list(_whole_rows(path)) if path.exists() else []
         rows = [
             row
@@ -192,44 +205,62 @@ class RunLog:
             writer.writeheader()
             writer.writerows(rows)
         os.replace(temporary, path)
-        self.file = open(path, "a", newline="")
-        self.writer = csv.DictWriter(self.file, header)
+        return open(path, "a", newline="")
 
     def row(self, figures: dict[str, float]) -> None:
         """Append a row; what `figures` lacks stays empty. A figure is written in full precision."""
-        self.writer.writerow({name: repr(value) for name, value in figures.items()})
-        self.file.flush()
+        with written_to(self.path):
+            self.writer.writerow({name: repr(value) for name, value in figures.items()})
+            self.file.flush()
 
     def to_disk(self) -> None:
         """Have the rows so far survive a power cut."""
-        os.fsync(self.file.fileno())
+        with written_to(self.path):
+            os.fsync(self.file.fileno())
 
     def note(self, text: str) -> None:
         """Append a line to log.txt, with the time."""
-        with open(self.text_path, "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+        with written_to(self.text_path), open(self.text_path, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {printable(text)}\n")
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, UserError):
-            self.note(f"error: {error}")
-        self.file.close()
+            with contextlib.suppress(UserError):  # it may be that nothing can be written
+                self.note(f"error: {error}")
+        with contextlib.suppress(OSError):  # what was not flushed has been told of
+            self.file.close()
 
 
 def _whole_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a log, without those that a power cut tore."""
-    with open(path, newline="", errors="replace") as file:
-        reader = csv.reader(line.replace("\0", "") for line in file)
-        header = next(reader, [])
-        for cells in reader:
-            if len(cells) == len(header) and all(map(_is_figure, cells)) and cells[0].isdecimal():
+    """The rows of a log, without those that a power cut or another program tore.
+
+    There are none where the header is not that of a log. Nothing in a log is quoted.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header = _cells(next(file, ""))
+        latents = sum(name.startswith("kl_") for name in header)
+        if not any(header == columns(latents, method) for method in METHODS):
+            return
+        for line in file:
+            cells = _cells(line)
+            if (
+                len(cells) == len(header)
+                and all(map(_is_figure, cells))
+                and re.fullmatch(r"[0-9]{1,15}", cells[0])
+            ):
                 yield dict(zip(header, cells, strict=True))
 
 
+def _cells(line: str) -> list[str]:
+    return line.replace("\0", "").rstrip("\r\n").split(",")
+
+
 def _is_figure(cell: str) -> bool:
-    return not cell or re.fullmatch(r"[-+]?(\d+\.?\d*(e[-+]?\d+)?|nan|inf)", cell) is not None
+    figure = r"[-+]?([0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|nan|inf)"
+    return not cell or (len(cell) < 40 and re.fullmatch(figure, cell) is not None)
 
 
 def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:

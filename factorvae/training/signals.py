@@ -1,15 +1,20 @@
-"""Ctrl-C and SIGTERM, taken as a wish to stop after the step at hand."""
+"""Ctrl-C, SIGTERM and a closed terminal, taken as a wish to stop after the step at hand."""
 
+import os
 import signal
+import threading
 import time
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+if hasattr(signal, "SIGHUP"):  # a terminal is closed, a connection is lost; not on Windows
+    SIGNALS = (*SIGNALS, signal.SIGHUP)
+SECONDS_AS_ORPHAN = 1.5  # to save, when the process that began this one is gone
 SECONDS_OF_ONE = 2.0  # a terminal and a launcher both pass a Ctrl-C on: it arrives twice
 
 
 class StopSignals:
-    """Within the context, a SIGINT or SIGTERM sets `signal`; one that comes later acts as usual."""
+    """Within the context, one of SIGNALS sets `signal`; another that comes later acts as usual."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -33,3 +38,20 @@ class StopSignals:
         elif now - self._received_at > SECONDS_OF_ONE:
             self.__exit__()
             signal.raise_signal(number)
+
+
+def end_with_parent() -> None:
+    """Watch, in a thread, for the death of the process that began this one, and follow it.
+
+    This process is first told to stop, and ended if it has not in SECONDS_AS_ORPHAN.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SECONDS_AS_ORPHAN)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

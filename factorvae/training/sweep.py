@@ -22,12 +22,12 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.device import keep_freed_memory, use_threads
 from factorvae.errors import UserError
-from factorvae.files import SWEEP_NAME
+from factorvae.files import SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
 from factorvae.training.run import Run
 from factorvae.training.run_folder import make_run_dir, run_name
-from factorvae.training.signals import SIGNALS, StopSignals
+from factorvae.training.signals import SIGNALS, StopSignals, end_with_parent
 from factorvae.training.sweep_folder import check_same_sweep, sweep_table, write_sweep
 
 RUNS_PER_DEVICE = 16  # on CUDA at a time, by default
@@ -62,7 +62,23 @@ def train_sweep(
 
     Finished runs are left as they are and stopped ones go on. One that fails, or whose process
     dies, does not stop the others.
+
+    Raises:
+        UserError: another command trains in the folder, or what `check_same_sweep` does.
     """
+    if not world.alone:
+        end_with_parent()  # torchrun's process of this machine
+    locks = contextlib.ExitStack()
+    with locks:  # by one process for all that share the sweep, on whatever machines
+        folder = sweep_dir_of(configs)
+        world.broadcast_from_rank0(lambda: locks.enter_context(locked_folder(folder)))
+        return _train_sweep(configs, dataset, device, world)
+
+
+def _train_sweep(
+    configs: Sequence[TrainConfig], dataset: Dataset, device: torch.device, world: World
+) -> int:
+    """`train_sweep` in a folder that no other command writes to."""
     folder = sweep_dir_of(configs)
     configs = runs_of(configs)
     share = configs[world.rank :: world.size]
@@ -72,7 +88,8 @@ def train_sweep(
         found = [Run(config, dataset) for config in share]
         for run in found:
             if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes
-                make_run_dir(run.folder, run.config)
+                with locked_folder(run.folder):
+                    make_run_dir(run.folder, run.config)
         return found
 
     runs = world.run_everywhere(look_up)
@@ -218,6 +235,7 @@ class PipedBar:
 
 def _train_in_process(config: TrainConfig, threads: int, connection: Connection) -> None:
     """A process's work: one run. Sends its progress, and in the end its state, error and steps."""
+    end_with_parent()
     keep_freed_memory()
     with StopSignals() as stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

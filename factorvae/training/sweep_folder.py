@@ -14,12 +14,13 @@ import dataclasses
 import json
 import os
 import statistics
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 from factorvae.config import TrainConfig
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file
+from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file, written_to
 from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
 from factorvae.training.run_folder import SHOWN, SWEPT, WAYS_OUT, differing_flags
 
@@ -42,12 +43,12 @@ def write_sweep(
     earlier = [run for run in read_sweep(folder)["runs"] if run["folder"] not in listed]
     content = {"format": FORMAT, "version": VERSION, "settings": settings}
     content["runs"] = [*earlier, *summaries]
-    try:
+    with written_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        for left_by_killed in folder.glob(f".{SWEEP_NAME}.*.tmp"):
+            left_by_killed.unlink(missing_ok=True)
         with whole_file(folder / SWEEP_NAME) as file:
             file.write(f"{json.dumps(content, indent=2)}\n".encode())
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def check_same_sweep(folder: Path, config: TrainConfig) -> None:
@@ -73,12 +74,25 @@ def read_sweep(folder: Path) -> dict:
     if not os.path.exists(path):
         return {"runs": []}
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged; the runs go on without it: remove it") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} is no sweep of this project")
+    runs = content.get("runs")
+    if not (
+        isinstance(runs, list)
+        and all(isinstance(run, dict) and isinstance(run.get("folder"), str) for run in runs)
+        and isinstance(content.get("settings", {}), dict)
+    ):
+        raise UserError(f"{path} is damaged; the runs go on without it: remove it")
     return content
+
+
+def _refuse(constant: str) -> typing.NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 HEADINGS = {

@@ -281,6 +281,6 @@ def _load_moments(optimizer: Adam, state: dict) -> None:
 
 
 _WHAT_TO_TRY = (
-    "No checkpoint was written of it, and an earlier one is as it was. Try a smaller --lr or "
-    "--gamma, or --precision fp32, with --overwrite"
+    "No checkpoint was written of it, and an earlier one is as it was. Try a smaller "
+    "--lr, --lr_disc, --beta or --gamma, or --precision fp32, with --overwrite"
 )
