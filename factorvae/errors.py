@@ -50,18 +50,6 @@ def silence_interrupts() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored under nohup, say
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    def __str__(self) -> str:
-        return printable(super().__str__())
-
-
-def printable(text: str) -> str:
-    """`text` on one line that does nothing to a terminal: control characters as escapes.
-
-    So are those that turn the direction of writing, and bytes that are no UTF-8; a file's name may
-    hold them all.
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
 
 def run_script(main: Callable[[], int | None]) -> int:
     """Call a script's `main`; 2 and one line on stderr for a UserError."""
