@@ -213,3 +213,12 @@ def test_help_shows_the_defaults_of_the_dataset_and_the_method():
     assert "learning rate of the discriminator (default: 1e-05)" in shown
     shown = help_of("train.py", "--method", "btcvae", "--dataset", "chairs")
     assert gamma(5.0) in shown
+
+
+def test_what_makes_a_setting():
+    """Models that differ in nothing else are compared over their seeds."""
+    fields = {f.name for f in dataclasses.fields(TrainConfig) if not f.metadata["setting"]}
+    assert fields >= {"dataset", "seed", "data_dir", "num_epochs", "max_steps", "log_every"}
+    assert fields.isdisjoint({"beta", "gamma", "latent_dim", "lr", "batch_size", "precision"})
+    free = {f.name for f in dataclasses.fields(TrainConfig) if f.metadata["resume"] == "free"}
+    assert free <= fields

@@ -63,3 +63,23 @@ def test_keeping_freed_memory_leaves_results_alone():
     before = torch.arange(10.0).sum()
     runtime.keep_freed_memory()
     assert torch.arange(10.0).sum() == before
+
+
+def test_results_come_in_order_and_no_more_wait_than_are_asked_for():
+    begun = []
+    results = runtime.in_threads(lambda i: begun.append(i) or 10 * i, range(20), workers=2, ahead=3)
+    assert [next(results) for _ in range(4)] == [0, 10, 20, 30]
+    assert len(begun) <= 4 + 3
+    results.close()
+    assert list(runtime.in_threads(lambda i: 10 * i, range(5), workers=2)) == [0, 10, 20, 30, 40]
+
+
+def test_exact_float32_ends_with_its_block():
+    torch.set_float32_matmul_precision("high")
+    try:
+        with runtime.exact_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import errno
 import functools
 import json
+import os
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,12 @@ import torch
 from PIL import Image
 
 import evaluate
-from factorvae.checkpoint import save_checkpoint
+from factorvae.checkpoint import load_checkpoint, save_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.datasets import DATASETS, Dataset
 from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
-from factorvae.evaluation import scores
+from factorvae.evaluation import report, scores
 from factorvae.evaluation.evaluate import find_checkpoints, load_models
 from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.metrics.factor_vae import draw_votes
@@ -210,6 +213,7 @@ def test_everything_of_one_checkpoint(tmp_path, capsys):
             assert np.isfinite(result["scores"][score.name]["value"])
             assert re.search(rf"^{re.escape(score.title)} +-?\d", out, re.M), score.title
     assert "gbt: boosted trees" in result["scores"]["completeness"]["how"]
+    assert "+-: standard error of this sample of points" in out
     assert "gbt: boosted trees" in out and "protocol dlib: 10,000 votes of 64 images" in out
     assert result["scores"]["factor_vae_score"]["standard_error"] is not None
     assert 0 < result["scores"]["informativeness"]["standard_error"] < 0.1
@@ -263,13 +267,14 @@ def test_many_checkpoints(sweep, capsys):
     out, _ = capsys.readouterr()
     with open("all.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["seed"] for row in rows] == ["0", "0", "1", "2"]
-    assert [row["gamma"] for row in rows] == ["0.0"] + ["6.4"] * 3
-    values = [float(row["recon_loss"]) for row in rows[1:]]
+    assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
+    assert [row["gamma"] for row in rows] == ["6.4"] * 3 + ["0.0"]
+    values = [float(row["recon_loss"]) for row in rows[:3]]
     expected = f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}"
     assert expected in out and "mean of 3 +- deviation" in out
+    assert "+-: standard deviation over the models of a setting, by their seeds" in out
     assert "left out: udr: it compares several checkpoints" in out  # of the setting of one run
-    for run_dir, row in zip(("b", "a0", "a1", "a2"), rows, strict=True):
+    for run_dir, row in zip(("a0", "a1", "a2", "b"), rows, strict=True):
         value = read_json(sweep / run_dir / "metrics.json")["scores"]["mig"]["value"]
         assert float(row["mig"]) == value
         assert f"  {run_dir} " in out
@@ -303,9 +308,9 @@ def test_markdown(sweep, capsys):
     dci = ["DCI D, lasso", "DCI C, lasso", "DCI I, lasso"]
     assert header[4:10] == ["FactorVAE", "MIG", *dci, "SAP"]
     assert len(header) == len(line) == len(first) == len(second) <= 14
-    assert first[:4] == ["1", "0", "2,000", "1"] and second[:4] == ["1", "6.4", "2,000", "3"]
-    assert all("±" not in cell for cell in first[4:])
-    assert all(re.fullmatch(r"-?\d\S* ± \d\S*", cell) for cell in second[4:])
+    assert first[:4] == ["1", "6.4", "2,000", "3"] and second[:4] == ["1", "0", "2,000", "1"]
+    assert all(re.fullmatch(r"-?\d\S* ± \d\S*", cell) for cell in first[4:])
+    assert all("±" not in cell for cell in second[4:])
     assert "mean ± standard deviation" in below
     assert "- dsprites, rendered: 432 images" in below
     assert "- FactorVAE: protocol paper: 800 votes of 100 images" in below
@@ -360,7 +365,113 @@ def test_runs_of_another_precision_are_another_setting(sweep):
     write_checkpoint(sweep / "a3", precision="bf16")
     config = EvaluateConfig()
     groups = evaluation.group_by_setting(load_models(find_checkpoints([str(sweep)]), config))
-    assert [len(group) for group in groups] == [1, 1, 3]  # gamma 0; bf16 before fp32
+    assert [len(group) for group in groups] == [1, 3, 1]  # bf16, fp32; gamma 0
+
+
+def test_settings_and_seeds_are_in_the_order_of_their_numbers(tmp_path, capsys):
+    for gamma in (35.0, 2.0, 10.0):
+        write_checkpoint(tmp_path / "runs" / f"gamma{gamma:g}", gamma=gamma)
+    write_checkpoint(tmp_path / "runs" / "seed10", gamma=2.0, seed=10)
+    write_checkpoint(tmp_path / "runs" / "seed9", gamma=2.0, seed=9)
+    assert run("--model_path", "runs", "--metrics", "mig", "--csv", "all.csv") == 0
+    with open("all.csv") as file:
+        rows = [(float(row["gamma"]), int(row["seed"])) for row in csv.DictReader(file)]
+    assert rows == [(2, 0), (2, 9), (2, 10), (10, 0), (35, 0)]
+    out = capsys.readouterr().out
+    assert re.findall(r"gamma (\d+)", out) == ["2", "10", "35"]
+
+
+# --- Files that cannot be replaced ----------------------------------------------------------------
+
+
+def test_a_link_stays_a_link(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    (tmp_path / "there.json").touch()  # empty, as a device is
+    Path("link.json").symlink_to("there.json")
+    Path("dangling.csv").symlink_to("there.csv")
+    argv = ("--output", "link.json", "--csv", "dangling.csv")
+    assert run("--model_path", path, "--metrics", "mig", *argv) == 0
+    assert Path("link.json").is_symlink() and Path("dangling.csv").is_symlink()
+    assert "mig" in read_json(tmp_path / "there.json")["scores"]
+    assert "mig" in (tmp_path / "there.csv").read_text()
+
+
+def test_a_pipe_is_written_through(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert run("--model_path", path, "--metrics", "mig", "--output", "pipe") == 0
+    assert "mig" in json.loads(os.read(reader, 1 << 16))["scores"]
+    os.close(reader)
+    assert stat.S_ISFIFO(os.lstat("pipe").st_mode)
+
+
+def test_an_empty_file_stays_where_another_flag_is_wrong(tmp_path):
+    write_checkpoint(tmp_path / "model")
+    Path("kept.json").touch()
+    argv = ("--output", "kept.json", "--csv", "missing/all.csv")
+    assert run("--model_path", "model", *argv) == 2
+    assert Path("kept.json").exists()
+
+
+def test_a_full_disk_loses_no_table(tmp_path, monkeypatch, capsys):
+    path = write_checkpoint(tmp_path / "model")
+    path.with_name("metrics.json").write_text("{}")
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(report, "write_text", full)
+    assert run("--model_path", path, "--metrics", "mig") == 2
+    out, err = capsys.readouterr()
+    assert re.search(r"^MIG  ", out, re.M)
+    assert err.splitlines()[-1] == (
+        f"error: the results are printed, but not written to {path.with_name('metrics.json')}: "
+        "No space left on device"
+    )
+    assert path.with_name("metrics.json").read_text() == "{}"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_device_is_told_after_the_table(tmp_path, capsys):
+    path = write_checkpoint(tmp_path / "model")
+    assert run("--model_path", path, "--metrics", "mig", "--output", "/dev/full") == 2
+    out, err = capsys.readouterr()
+    assert re.search(r"^MIG  ", out, re.M)
+    assert err.splitlines()[-1].endswith("/dev/full: No space left on device")
+
+
+# --- The data of the training ---------------------------------------------------------------------
+
+
+def test_no_folder_is_made_where_a_checkpoint_says(tmp_path, monkeypatch):
+    asked = []
+    load = DATASETS["dsprites"]
+    monkeypatch.setitem(DATASETS, "dsprites", lambda data_dir: asked.append(data_dir) or load(""))
+    elsewhere = tmp_path / "elsewhere"
+    path = write_checkpoint(tmp_path / "model", data_dir=str(elsewhere))
+    assert run("--model_path", path, "--metrics", "mig") == 0
+    elsewhere.mkdir()
+    assert run("--model_path", path, "--metrics", "mig") == 0
+    assert run("--model_path", path, "--metrics", "mig", "--data_dir", "given") == 0
+    assert asked == ["data", str(elsewhere), "given"]
+
+
+def test_the_trained_dataset_by_its_name_keeps_its_options(tmp_path, monkeypatch, sprites):
+    asked = []
+
+    def load(data_dir, *, split=None):
+        asked.append(split)
+        return sprites
+
+    monkeypatch.setitem(DATASETS, "parted", load)
+    path = write_checkpoint(tmp_path / "model", dataset="parted")
+    checkpoint = load_checkpoint(path)
+    checkpoint["dataset"]["options"] = {"split": "test"}
+    save_checkpoint(path, checkpoint)
+    for flags in ((), ("--dataset", "parted"), ("--dataset", "dsprites")):
+        assert run("--model_path", path, "--metrics", "mig", *flags) == 0
+    assert asked == ["test", "test"]
 
 
 # --- Data without a grid of factors ---------------------------------------------------------------
