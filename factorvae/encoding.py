@@ -1,12 +1,13 @@
-"""What a model makes of a dataset's images: a table of posteriors, each image encoded once."""
+"""Images to codes: a dataset's posteriors under one model, each image encoded once."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from factorvae.datasets import Dataset
-from factorvae.device import in_threads
+from factorvae.device import exact_float32, in_threads
 from factorvae.models import VAE
 from factorvae.progress import track
 from factorvae.window_encoder import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
@@ -15,13 +16,17 @@ CPU_BATCH = 64  # what keeps a batch's maps in a core's cache
 CUDA_BATCH = 4096
 LOOKED_AT = 256  # images that tell whether the data have much black around
 WINDOWED_FROM = 4000  # with fewer images, too few share a window
-TOLD_FROM = 20_000  # images whose encoding takes long enough to tell of its progress
+TOLD_FROM = 20_000 * 64 * 64  # pixels whose encoding takes long enough to tell of its progress
 
 
 class EncodedDataset:
-    """Posteriors of a dataset's N images under one model, encoded when they are first asked for.
+    """A dataset whose N images are encoded by one model when they are first asked for.
 
-    vae: in evaluation mode, on `device`. workers: CPU threads. All answers are numpy arrays.
+    Keeps mu and logvar of each, float32 [N, latent_dim]; answers are numpy arrays.
+
+    Args:
+        vae: in evaluation mode, on `device`.
+        workers: CPU threads.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class EncodedDataset:
         else:
             batches = self._batches(unknown)
             done = in_threads(self._encode_on_cpu, batches, self.workers)
-            for _ in track(done, len(unknown), "encoding") if len(unknown) >= TOLD_FROM else done:
+            for _ in self._told(done, len(unknown), "encoding"):
                 pass
         self._known[unknown] = True
 
@@ -81,8 +86,7 @@ class EncodedDataset:
     def _encode_on_cuda(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Nothing waits for the device until all is queued."""
         batches = torch.as_tensor(index, device=self.device).split(CUDA_BATCH)
-        # TF32, which PyTorch allows in convolutions, would round the codes to three digits
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with exact_float32():
             encoded = [self.vae.encode(self.dataset.batch(i, self.device)) for i in batches]
         mu, logvar = (torch.cat(part).cpu().numpy() for part in zip(*encoded, strict=True))
         return mu, logvar
@@ -94,8 +98,14 @@ class EncodedDataset:
             return [(part, None) for part in np.split(index, ends)]
         parts = np.array_split(index, -(-len(index) // 1024))
         windows = in_threads(lambda i: windows_of(self.dataset.images(i)), parts, self.workers)
-        grouped = window_batches(np.concatenate(list(windows)), CPU_BATCH)
+        windows = list(self._told(windows, len(index), "finding what is not black"))
+        grouped = window_batches(np.concatenate(windows), CPU_BATCH)
         return [(index[places], window) for places, window in grouped]
+
+    def _told(self, parts: Iterator[np.ndarray], total: int, what: str) -> Iterator[np.ndarray]:
+        """The parts; where there are so many images that it takes long, progress is told."""
+        _, height, width = self.dataset.image_shape
+        return track(parts, total, what) if total * height * width >= TOLD_FROM else parts
 
     @torch.inference_mode()
     def _encode_on_cpu(self, batch: tuple[np.ndarray, Window | None]) -> np.ndarray:

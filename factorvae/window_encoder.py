@@ -1,8 +1,9 @@
-"""Encoding images that are black but for a small window, such as dSprites, in half the time.
+"""Encoding images that are black but for a small window, such as dSprites, in less time.
 
 Where a convolution sees nothing but black, it answers as it does on a black image. So the layers
 are computed once on a black image, and on each image only as far as the window reaches; around
-that stand the black image's values. The codes are those of `Encoder`, but for rounding.
+that stand the black image's values. The codes are those of `Encoder`, but for rounding. All of
+dSprites' 737,280 images took 112 CPU seconds, and 192 without, on one thread in one run.
 """
 
 from dataclasses import dataclass
