@@ -107,9 +107,8 @@ class Run:
             shape = "x".join(map(str, dataset.image_shape))
             shared = "" if world.alone else f", {world.size} processes with a part of every batch"
             say(f"{dataset.name}: {len(dataset):,} images of {shape}, {dataset.source}")
-            say(
-                f"{device}, {config.precision}, {threads} threads{shared}; run folder {self.folder}"
-            )
+            cores = "1 thread" if threads == 1 else f"{threads} threads"
+            say(f"{device}, {config.precision}, {cores}{shared}; run folder {self.folder}")
             if self.steps and threads != self.threads:
                 say(
                     f"it was trained with {self.threads} threads so far: with another number, sums "
