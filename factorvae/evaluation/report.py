@@ -97,14 +97,6 @@ def _try_to_write(path: Path, advice: str = "") -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}{advice}") from error
 
 
-def print_table(table: str) -> None:
-    """Print to stdout at once; UserError where that cannot be, such as on a full disk."""
-    try:
-        print(table, flush=True)
-    except OSError as error:
-        raise UserError(f"the table cannot be printed: {error.strerror}") from error
-
-
 def _flat(model: EvaluatedModel) -> dict[str, float]:
     return model.scores | {f"{name}_se": error for name, error in model.errors.items()}
 
