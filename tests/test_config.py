@@ -11,7 +11,7 @@ import train
 from factorvae.config import DATASET_NAMES, PRESETS, EvaluateConfig, TrainConfig, parse, parse_sweep
 from factorvae.datasets import DATASETS
 from factorvae.errors import UserError, run_script
-from factorvae.evaluation.scores import MEASURE_NAMES
+from factorvae.evaluation.scores import METRICS
 
 ROOT = Path(train.__file__).parent
 
@@ -200,7 +200,7 @@ def help_of(script, *flags):
 def test_help_lists_every_dataset_and_metric_and_waits_for_no_torch():
     assert ", ".join(DATASET_NAMES) in help_of("train.py")
     shown = help_of("evaluate.py")
-    assert ", ".join(MEASURE_NAMES) in shown
+    assert ", ".join(METRICS) in shown
     assert "folder for the pictures and pages" in help_of("visualize.py")
     assert set(DATASET_NAMES) == set(DATASETS)
 
