@@ -124,34 +124,22 @@ def export_weights(checkpoint: dict, dtype: torch.dtype = torch.float32) -> byte
     return stream.getvalue()
 
 
-def restore_vae(
-    checkpoint: dict, device: torch.device | str = "cpu", vae: VAE | None = None
-) -> VAE:
-    """The checkpoint's VAE, in evaluation mode; `vae`, where given, takes its weights.
-
-    Raises:
-        UserError: the weights are of a VAE with another encoder or decoder.
-    """
+def restore_vae(checkpoint: dict, device: torch.device | str = "cpu") -> VAE:
+    """The checkpoint's VAE, in evaluation mode."""
     config = checkpoint["config"]
-    if vae is None:
-        image_shape = tuple(checkpoint["dataset"]["image_shape"])
-        vae = VAE(image_shape, config["latent_dim"], config["hidden_dim"])
-    weights, own = checkpoint["vae"], vae.state_dict()
-    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
-        raise UserError("the weights are of another encoder or decoder: pass the VAE of that run")
-    vae.load_state_dict(weights)
+    image_shape = tuple(checkpoint["dataset"]["image_shape"])
+    vae = VAE(image_shape, config["latent_dim"], config["hidden_dim"])
+    vae.load_state_dict(checkpoint["vae"])
     return vae.to(device).eval()
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu", vae: VAE | None = None) -> VAE:
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> VAE:
     """The VAE of a checkpoint, a file or a run's folder, on `device` and in evaluation mode.
 
-    vae: takes the weights, where the run's encoder or decoder was not this project's.
-
     Raises:
-        UserError: there is no checkpoint, it is damaged, or its weights are of another VAE.
+        UserError: there is no checkpoint, it is damaged, or its weights are of other networks.
     """
-    return restore_vae(load_checkpoint(path), device, vae)
+    return restore_vae(load_checkpoint(path), device)
 
 
 def restore_discriminator(

@@ -15,6 +15,7 @@ from factorvae.config import DATASET_OPTIONS, TrainConfig
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
 from factorvae.models import IMAGE_SIZES, model_on_meta
+from factorvae.penalties import PENALTIES
 
 Names = Mapping[str, Tensor]  # on the meta device: names, shapes and dtypes, without any memory
 
@@ -152,7 +153,8 @@ def _check_resumable(checkpoint: dict, config: TrainConfig) -> None:
     missing += [n for n in sections if n.endswith("_optimizer") and not checkpoint.get(n)]
     if missing:
         raise _Misfit(f"it lacks {', '.join(dict.fromkeys(missing))}")
-    figures = config.latent_dim + 2 + (3 if method.discriminator else 1 if method.penalty else 0)
+    of_method = 3 if method.discriminator else 1 if config.method in PENALTIES else 0
+    figures = config.latent_dim + 2 + of_method
     sums = torch.empty(figures, dtype=torch.float64, device="meta")
     counts = torch.empty(figures, dtype=torch.int64, device="meta")
     _check_tensor("sums", checkpoint["sums"], sums)

@@ -354,7 +354,7 @@ def latent_response(
     left, y = MARGIN + LABEL_WIDTH, height - keys_height + 30
     if dead.any():
         names = ", ".join(f"z{latent}" for latent in order if dead[latent])
-        words = f"dead (KL of {DEAD_KL} or less), at their mean whatever the image: {names}"
+        words = f"dead (KL of {DEAD_KL} or less): {names}"
         layout.text(MARGIN, y, words, color=FAINT)
         y += 20
     if maps:
@@ -601,7 +601,7 @@ def _step_axis(axes: Axes, step: np.ndarray) -> None:
     first, last = float(step[0]), float(step[-1])
     ticks = [tick for tick in MaxNLocator(3, integer=True).tick_values(first, last)]
     near = (last - first) / 5
-    ticks = [tick for tick in ticks if first <= tick <= last - near]
+    ticks = [tick for tick in ticks if first <= tick < last - near]
     axes.set_xticks([*ticks, last], [f"{tick:,.0f}" for tick in (*ticks, last)])
 
 

@@ -212,7 +212,7 @@ BAD = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "default::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_image_is_one_line_and_no_cache(folder, case, capsys):
     content, told = BAD[case]
