@@ -24,8 +24,8 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """A text from outside as one line that a terminal, a log and a picture can show.
 
-    Control characters, and bytes that are no UTF-8, become escapes such as \\x1b; words and lines
-    without end lose their middle.
+    Control characters, those that turn the direction of writing, and bytes that are no UTF-8,
+    become escapes such as \\x1b; words and lines without end lose their middle.
     """
     text = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _ends(word[0], LONGEST_WORD), text)
     text = _ends(text, LONGEST_LINE)
@@ -42,19 +42,8 @@ def _ends(text: str, most: int) -> str:
     return f"{text[:kept]}…({len(text) - 2 * kept:,} more)…{text[-kept:]}"
 
 
-def silence_interrupts() -> None:
-    """Until `run_script`, a Ctrl-C ends the program without a word; first thing in a script.
-
-    The libraries take seconds to import.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # ignored under nohup, say
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def run_script(main: Callable[[], int | None]) -> int:
     """Call a script's `main`; 2 and one line on stderr for a UserError."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main() or 0
         sys.stdout.flush()  # now: what cannot be written at exit is a traceback

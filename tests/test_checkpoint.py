@@ -181,7 +181,7 @@ def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, wa
         checkpoint.load_checkpoint(path, to_resume=True)
     assert told in str(raised.value)
     assert str(raised.value).startswith(f"{path} is no checkpoint that this project wrote: ")
-    assert len(str(raised.value)) < 600
+    assert len(str(raised.value)) < 1000
 
 
 def test_a_checkpoint_of_an_older_version_is_completed_by_defaults(trainer, tmp_path):

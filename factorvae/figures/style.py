@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from factorvae.errors import printable
+
 DPI = 100  # figures are laid out in pixels of this size
 MOST_DOTS = 40e6  # in a vector picture, for its size and the time it takes
 MARGIN = 16  # left and right of everything
@@ -106,7 +108,7 @@ class FigureLayout:
 
     def text(self, x: float, y: float, text: str, **options: Any) -> None:
         options = {"parse_math": False} | options  # a dollar sign in a name is one
-        self.figure.text(x / self.width, 1 - y / self.height, text, **options)
+        self.figure.text(x / self.width, 1 - y / self.height, printable(text), **options)
 
     def rule(self, left: float, right: float, y: float, linestyle: str = (0, (4, 3))) -> None:
         """A thin horizontal line."""

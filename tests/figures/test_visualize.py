@@ -236,6 +236,7 @@ def test_the_data_are_loaded_as_in_training(hung, monkeypatch):
     folder = write_run("runs/a")
     checkpoint = torch.load(folder / "ckpt.pt", weights_only=True)
     checkpoint["config"]["data_dir"] = "elsewhere"
+    Path("elsewhere").mkdir()
     checkpoint["dataset"]["options"] = {"crop": 148}
     save_checkpoint(folder / "ckpt.pt", checkpoint)
     assert run() == 0 and run("--data_dir", "here") == 0
