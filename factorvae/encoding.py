@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from factorvae.datasets import Dataset
-from factorvae.device import in_threads
+from factorvae.device import exact_float32, in_threads
 from factorvae.models import VAE
 from factorvae.progress import track
 from factorvae.window_encoder import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
@@ -81,8 +81,7 @@ class EncodedDataset:
     def _encode_on_cuda(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Nothing waits for the device until all is queued."""
         batches = torch.as_tensor(index, device=self.device).split(CUDA_BATCH)
-        # TF32, which PyTorch allows in convolutions, would round the codes to three digits
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with exact_float32():
             encoded = [self.vae.encode(self.dataset.batch(i, self.device)) for i in batches]
         mu, logvar = (torch.cat(part).cpu().numpy() for part in zip(*encoded, strict=True))
         return mu, logvar
