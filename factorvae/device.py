@@ -1,6 +1,5 @@
 """What a program has to work with: its device, its CPU threads and its memory."""
 
-import contextlib
 import ctypes
 import math
 import os
@@ -65,24 +64,6 @@ def use_device(device: torch.device, deterministic: bool = False) -> None:
         torch.backends.cudnn.deterministic = deterministic
 
 
-@contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """Have products and convolutions within compute in float32 proper, not in TF32.
-
-    The three digits of TF32 are enough to train, but not to measure.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    deterministic = torch.backends.cudnn.deterministic
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, deterministic=deterministic, allow_tf32=False
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def describe_device(device: torch.device) -> str:
     """'cuda:0, NVIDIA H100, 79.1 GiB', or 'cpu'."""
     if device.type != "cuda":
@@ -112,7 +93,9 @@ def exact_float32() -> Iterator[None]:
     products = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(
+            enabled=True, allow_tf32=False, deterministic=torch.backends.cudnn.deterministic
+        ):
             yield
     finally:
         torch.set_float32_matmul_precision(products)
