@@ -29,7 +29,7 @@ def train(configs: list[TrainConfig]) -> int:
             configs = [replace(config, overwrite=False) for config in configs]
         config = configs[0]
         device = choose_device(config.device, world.local_rank)
-        use_device(device)
+        use_device(device, config.deterministic)
         keep_freed_memory()
         with world.local_main_first():
             dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())

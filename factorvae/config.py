@@ -211,6 +211,13 @@ class TrainConfig(Config):
         choices=("fp32", "bf16"),
     )
     compile: bool = option(False, "run", "fuse the step's kernels by torch.compile", resume="free")
+    deterministic: bool = option(
+        False,
+        "run",
+        "on CUDA, the same bits every time on the same device, in a sweep as alone, by slower "
+        "convolutions; on the CPU that is always so",
+        resume="free",
+    )
     threads: int = threads_option()
     output_dir: str | None = option(
         None,

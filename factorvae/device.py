@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from factorvae.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo; the last one on ARM
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -48,8 +50,10 @@ def choose_device(name: str, number: int = 0) -> torch.device:
     return torch.device("cuda", int(given) if given else number % count)
 
 
-def use_device(device: torch.device) -> None:
+def use_device(device: torch.device, deterministic: bool = False) -> None:
     """Set up what holds for a whole process: on CUDA, the current device, and products in TF32.
+
+    deterministic: only convolution algorithms that give the same bits every time.
 
     Convolutions are in TF32 by PyTorch's default. NVIDIA_TF32_OVERRIDE=0 in the environment has all
     of them in float32 proper.
@@ -57,6 +61,27 @@ def use_device(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.deterministic = deterministic
+
+
+def describe_device(device: torch.device) -> str:
+    """'cuda:0, NVIDIA H100, 79.1 GiB', or 'cpu'."""
+    if device.type != "cuda":
+        return str(device)
+    properties = torch.cuda.get_device_properties(device)
+    return f"{device}, {properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+
+
+def emulates_bf16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the device lacks instructions for bfloat16; False where that cannot be told."""
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _text_of(cpuinfo), re.MULTILINE)
+    return flags is not None and not BF16_FLAGS & set(flags[1].split())
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 @contextmanager
@@ -68,7 +93,9 @@ def exact_float32() -> Iterator[None]:
     products = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(
+            enabled=True, allow_tf32=False, deterministic=torch.backends.cudnn.deterministic
+        ):
             yield
     finally:
         torch.set_float32_matmul_precision(products)

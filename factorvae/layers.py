@@ -21,6 +21,7 @@ class DownConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+        channels_last_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
@@ -31,9 +32,22 @@ class UpConv(nn.ConvTranspose2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+        channels_last_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return _UpConv.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+def channels_last_(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Lay out the weights of a layer to or from one channel so that its maps are channels-last.
+
+    Their memory is the same either way, and PyTorch takes the usual strides for those of NCHW: it
+    would copy the maps. Clones and casts keep the strides.
+    """
+    weight = layer.weight
+    if weight.shape[1] == 1:
+        _, _, height, width = weight.shape
+        layer.weight.data = weight.data.as_strided(weight.shape, (height * width, 1, width, 1))
 
 
 class _UpConv(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,12 +75,40 @@ def test_results_come_in_order_and_no_more_wait_than_are_asked_for():
     assert list(runtime.in_threads(lambda i: 10 * i, range(5), workers=2)) == [0, 10, 20, 30, 40]
 
 
-def test_exact_float32_ends_with_its_block():
+def test_what_is_measured_is_in_float32_proper_and_training_goes_on_in_tf32():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
     try:
-        with runtime.exact_float32():
+        with pytest.raises(ZeroDivisionError), runtime.exact_float32():
             assert torch.get_float32_matmul_precision() == "highest"
             assert not torch.backends.cudnn.allow_tf32
+            raise ZeroDivisionError
         assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
     finally:
-        torch.set_float32_matmul_precision("highest")
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "emulated"),
+    [
+        ("flags\t\t: fpu sse avx512_bf16\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("processor\t: 0\nflags\t\t: fpu sse avx512f\n", True),
+        ("nothing of the kind\n", False),
+    ],
+)
+def test_a_processor_without_bfloat16_instructions_is_told_by_its_flags(tmp_path, text, emulated):
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    assert runtime.emulates_bf16(torch.device("cpu"), path) == emulated
+    assert not runtime.emulates_bf16(torch.device("cpu"), tmp_path / "missing")
+
+
+def test_a_device_is_described_by_name_and_memory(monkeypatch):
+    properties = SimpleNamespace(name="A card", total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert runtime.describe_device(torch.device("cuda", 1)) == "cuda:1, A card, 80.0 GiB"
+    assert runtime.describe_device(torch.device("cpu")) == "cpu"

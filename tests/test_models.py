@@ -1,10 +1,13 @@
 """Shapes, sizes and layers of the networks."""
 
+import copy
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from factorvae.layers import UpConv
+from factorvae.layers import DownConv, UpConv
 from factorvae.models import VAE, Discriminator
 
 
@@ -82,3 +85,28 @@ def test_bfloat16_input_computes_in_bfloat16_and_returns_float32():
     assert mu_bf16.dtype == torch.float32
     assert not torch.equal(mu, mu_bf16)
     torch.testing.assert_close(mu, mu_bf16, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("layer", [DownConv(1, 32), UpConv(32, 1)])
+def test_maps_of_one_channel_convolutions_are_channels_last_on_cuda(layer):
+    """As PyTorch would choose there; fake tensors have shapes and strides, but no device."""
+    with FakeTensorMode():
+        shape = layer.weight.shape
+        weight = torch.empty_strided(shape, layer.weight.stride(), device="cuda")
+        x = torch.empty(8, 1, 64, 64, device="cuda")  # images, or the gradient of their logits
+        out = F.conv2d(x, weight, stride=2, padding=1)
+        usual = F.conv2d(x, torch.empty(shape, device="cuda"), stride=2, padding=1)
+    assert out.shape == (8, 32, 32, 32)
+    assert out.stride() == (32 * 32 * 32, 1, 32 * 32, 32)
+    assert usual.stride() == (32 * 32 * 32, 32 * 32, 32, 1)
+
+
+@pytest.mark.parametrize("layer", [DownConv(1, 32), UpConv(32, 1)])
+def test_strides_of_one_channel_weights_are_kept_and_change_no_value(layer):
+    for twin in (layer, copy.deepcopy(layer), layer.to(memory_format=torch.channels_last)):
+        assert twin.weight.stride() == (16, 1, 4, 1)
+        assert twin.weight.bfloat16().stride() == (16, 1, 4, 1)
+    x = torch.randn(4, layer.in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours = layer(x)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(ours, layer(x))

@@ -16,6 +16,7 @@ Index = np.ndarray | Tensor
 # network, its optimiser and whatever else runs there.
 LARGEST_SHARE_OF_DEVICE = 0.7
 COPIED_AT_ONCE = 1 << 28  # bytes
+COPIES_IN_FLIGHT = 50  # batches that may wait in pinned memory to be copied
 
 
 class Table(Protocol):
@@ -97,6 +98,7 @@ class Pixels:
         self.image_shape = pixels.shape[1:]
         self._on_device: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
         self._copying_on: dict[torch.device, torch.cuda.Stream] = {}
+        self._copies = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -148,6 +150,9 @@ class Pixels:
         stream = self._copying_on.setdefault(device, torch.cuda.Stream(device))
         with torch.cuda.stream(stream):
             copied = images.pin_memory().to(device, non_blocking=True)
+        self._copies += 1
+        if self._copies % COPIES_IN_FLIGHT == 0:  # pinned memory is free again once it is copied
+            stream.synchronize()
         current = torch.cuda.current_stream(device)
         current.wait_stream(stream)
         copied.record_stream(current)

@@ -57,6 +57,11 @@ def fit(
         yield
         bar.advance(steps)
         trainer.wait()
+        fault = trainer.launcher.take_fault()
+        if fault and log:
+            text = f"steps are made one by one: they could not be recorded ({fault})"
+            log.note(text)
+            bar.say(text)
         at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
         if at_row:
             trainer.check_finite()

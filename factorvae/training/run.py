@@ -10,7 +10,7 @@ import torch
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
-from factorvae.device import memory_of, use_threads
+from factorvae.device import describe_device, emulates_bf16, memory_of, use_threads
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder
 from factorvae.models import model_on_meta
@@ -92,6 +92,15 @@ class Run:
             trainer.load_state_dict(earlier)
             self.steps = earlier["step"]
         world.broadcast_from_rank0(lambda: make_run_dir(self.folder, config))
+        try:
+            yield from self._train(trainer, threads, stop, bar)
+        finally:
+            trainer.close()
+
+    def _train(
+        self, trainer: Trainer, threads: int, stop: StopSignals, bar: ProgressOfRun
+    ) -> Iterator[None]:
+        config, dataset, world, device = self.config, self.dataset, self.world, trainer.device
         if world.rank > 0:
             yield from self._fit(trainer, None, stop, bar)
             self._ended(trainer)
@@ -114,6 +123,10 @@ class Run:
                     f"it was trained with {self.threads} threads so far: with another number, sums "
                     "are rounded otherwise, and it ends with other last digits"
                 )
+            if device.type == "cuda":
+                say(f"{describe_device(device)}; steps are made {trainer.launcher.describe()}")
+            if config.precision == "bf16" and emulates_bf16(device):
+                say(f"{device} has no bfloat16 instructions and emulates them: fp32 is faster")
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
             first, start = self.steps, time.monotonic()

@@ -439,8 +439,10 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
     gpu = Trainer(config, sprites, CUDA, graphs=False)
     gpu.advance()
     torch.cuda.set_sync_debug_mode("error")
-    gpu.advance()
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        gpu.advance()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     gpu.wait()
     assert gpu.figures.means()["recon"] > 0
 
