@@ -40,6 +40,7 @@ CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike
 GAP_GREY = 0.75
 MAX_ROWS = 16  # latents below each other; more than that stand in several columns
+NAMED_DEAD = 8  # latents that one line of text names
 LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
 
 
@@ -353,7 +354,9 @@ def latent_response(
 
     left, y = MARGIN + LABEL_WIDTH, height - keys_height + 30
     if dead.any():
-        names = ", ".join(f"z{latent}" for latent in order if dead[latent])
+        those = [f"z{latent}" for latent in order if dead[latent]]
+        more = f" and {len(those) - NAMED_DEAD} more" if len(those) > NAMED_DEAD else ""
+        names = ", ".join(those[:NAMED_DEAD]) + more
         words = f"dead (KL of {DEAD_KL} or less): {names}"
         layout.text(MARGIN, y, words, color=FAINT)
         y += 20
