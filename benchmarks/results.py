@@ -80,10 +80,11 @@ def methods(length: str) -> list[Sweep]:
     ]
 
 
+SHORT = "--max_steps 20000 --seed 0-4"
 PROFILES: dict[str, list[Sweep]] = {
-    "laptop": [
-        Sweep("factorvae_fast", "FactorVAE, fast", "--preset fast --seed 0-4"),
-        Sweep("betavae", "beta-VAE", "--beta 4 --gamma 0 --seed 0-4"),
+    "laptop": [  # no faster recipe has been found yet: docs/recipe.md
+        Sweep("factorvae_short", "FactorVAE, 20,000 steps", f"--gamma 6.4 {SHORT}"),
+        Sweep("betavae_short", "beta-VAE, 20,000 steps", f"--beta 4 --gamma 0 {SHORT}"),
     ],
     "paper": paper("6.4 10 20 35 40", "1 4"),
     "methods": methods("--max_steps 300000 --seed 0-4"),
