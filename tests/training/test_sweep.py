@@ -253,8 +253,9 @@ def test_sweep_json_is_json_where_there_is_no_discriminator_too(sweep):
 
 
 def test_the_table_ends_with_mean_and_deviation_of_each_setting(finished):
-    rows = rows_of(finished.out)
+    *rows, explained = rows_of(finished.out)
     assert len(rows) == 4 + 2
+    assert explained[0].startswith("+-")
     forms = (".1f", ".2f", ".3f", ".3f")
     runs = list(told_of(finished.folder).values())
     for run, row in zip(runs, rows, strict=False):
