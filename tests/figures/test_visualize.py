@@ -232,7 +232,6 @@ def test_the_data_are_loaded_as_in_training(hung, monkeypatch):
         return Squares()
 
     monkeypatch.setitem(DATASETS, "squares", load)
-    Path("elsewhere").mkdir()
     folder = write_run("runs/a")
     checkpoint = torch.load(folder / "ckpt.pt", weights_only=True)
     checkpoint["config"]["data_dir"] = "elsewhere"
