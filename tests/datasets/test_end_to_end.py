@@ -163,5 +163,6 @@ def test_a_bad_image_ends_each_script_in_one_line_or_is_skipped(tmp_path, monkey
     run(visualize, "--model_path run --num_images 1 --threads 1")  # skips as training did
     points = "--metrics losses --num_batches 1 --threads 1"
     run(evaluate, f"--model_path run {points}")
-    error = run(evaluate, f"--model_path run --dataset folder:mine {points}", expected_code=2)
+    run(evaluate, f"--model_path run --dataset folder:mine {points}")  # the same set: as trained
+    error = run(evaluate, f"--model_path run --dataset folder:./mine {points}", expected_code=2)
     assert error.splitlines()[-1].startswith(f"error: {bad}: ")
