@@ -40,6 +40,19 @@ PRESETS: dict[str, dict[str, object]] = {
 }
 PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of those of a user's own
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
+# what --preset changes of the defaults, after the dataset and before the method
+RECIPES: dict[str, dict[str, object]] = {
+    "fast": {  # docs/recipe.md says what was tried
+        "disc_width": 300,
+        "beta_start": 200.0,
+        "gamma_start": 100.0,
+        "anneal_from": 200,
+        "anneal_until": 3200,
+        "lr": 6e-4,
+        "lr_disc": 5e-4,
+        "max_steps": 5000,
+    },
+}
 METRIC_NAMES = (
     "factor_vae_score",
     "beta_vae_score",
@@ -157,6 +170,13 @@ class TrainConfig(Config):
     )
     disc_width: int = option(1000, "model", "units in each of them", minimum=1, maximum=WIDEST)
 
+    preset: str | None = option(
+        None,
+        "objective",
+        "a recipe, which fills what is left unset; fast: 5,000 steps, docs/recipe.md",
+        choices=tuple(RECIPES),
+        resume="free",
+    )
     method: str = option(
         "factorvae",
         "objective",
@@ -173,6 +193,18 @@ class TrainConfig(Config):
         "weight of the penalty, in factorvae of the total correlation; 0 trains no discriminator",
         minimum=0,
         several=True,
+    )
+    beta_start: float | None = option(
+        None, "objective", "beta of the first steps, from which it goes to --beta", above=0
+    )
+    gamma_start: float | None = option(
+        None, "objective", "gamma of the first steps, from which it goes to --gamma", above=0
+    )
+    anneal_from: int = option(
+        0, "objective", "last step of --beta_start and --gamma_start; then geometric", minimum=0
+    )
+    anneal_until: int = option(
+        0, "objective", "first step of --beta and --gamma themselves", minimum=0
     )
     capacity: float = option(
         25.0, "objective", "of annealed: nats that the KL grows to", minimum=0, several=True
@@ -245,6 +277,10 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.anneal_until < self.anneal_from:
+            raise UserError(
+                f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"
+            )
         if self.method == "factorvae" and self.gamma == 0:  # one name for one thing
             object.__setattr__(self, "method", "betavae")
         if self.method == "betavae" and self.gamma > 0:
@@ -328,7 +364,7 @@ def preset(dataset: str) -> dict[str, object]:
 
 
 C = typing.TypeVar("C", bound=Config)
-DECIDE_DEFAULTS = ("dataset", "method")  # fields that fill others
+DECIDE_DEFAULTS = ("preset", "dataset", "method")  # fields that fill others
 MOST_RUNS = 10_000  # of a sweep: more are a slip of the hand
 
 
@@ -401,6 +437,7 @@ def _filled(cls: type[C], given: dict[str, object]) -> C:
     """
     known = {field.name for field in dataclasses.fields(cls)}
     presets = preset(given["dataset"]) if "dataset" in given else {}
+    presets = {**presets, **RECIPES.get(given.get("preset"), {})}
     if "method" in known:
         method = METHODS.get(given.get("method", cls.method), Method())  # the check below tells
         presets = {**presets, **method.defaults}

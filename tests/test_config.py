@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 import train
-from factorvae.config import DATASET_NAMES, PRESETS, EvaluateConfig, TrainConfig, parse, parse_sweep
+from factorvae.config import (
+    DATASET_NAMES,
+    PRESETS,
+    RECIPES,
+    EvaluateConfig,
+    TrainConfig,
+    parse,
+    parse_sweep,
+)
 from factorvae.datasets import DATASETS
 from factorvae.errors import UserError, run_script
 from factorvae.evaluation.scores import METRICS
@@ -57,9 +65,22 @@ def test_presets_fill_only_what_is_unset():
     assert all(set(preset) <= fields for preset in PRESETS.values())
 
 
+def test_a_recipe_fills_what_flags_and_method_leave_unset():
+    fast = parsed("--preset", "fast")
+    assert dataclasses.replace(fast, preset=None) == TrainConfig(**RECIPES["fast"])
+    assert (fast.beta, fast.gamma) == (1.0, 6.4)
+    assert parsed("--preset", "fast", "--lr", "1e-3").lr == 1e-3
+    assert parsed("--preset", "fast", "--dataset", "chairs").lr_disc == RECIPES["fast"]["lr_disc"]
+    assert parsed("--preset", "fast", "--method", "betavae").beta == 4.0
+    spelled_out = [x for name, value in RECIPES["fast"].items() for x in (f"--{name}", str(value))]
+    assert dataclasses.replace(fast, preset=None) == parsed(*spelled_out)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--anneal_from", "5"], "--anneal_until 0 is before --anneal_from 5"),
+        (["--beta_start", "0"], "--beta_start must be greater than 0, not 0.0"),
         (["--gamma", "nan"], "--gamma must be a finite number, not nan"),
         (["--gamma", "inf"], "--gamma must be a finite number, not inf"),
         (["--gamma", "-1"], "--gamma must be at least 0, not -1.0"),

@@ -25,6 +25,7 @@ from factorvae.objective import (
     total_correlation,
 )
 from factorvae.penalties import Penalty, bind_penalty
+from factorvae.schedule import annealed
 from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
@@ -89,6 +90,7 @@ class Trainer:
         self.vae_optimizer = self._adam(self.vae_parameters, config.lr, (0.9, 0.999))
         self._vae = world.parallel(self.vae)
 
+        self.anneals = config.beta_start is not None or config.gamma_start is not None
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
         self.penalty = penalty or bind_penalty(config.method, settings)
@@ -145,7 +147,8 @@ class Trainer:
         Returns:
             The figures named in `self.figures`, before the step: float32 [len(names)].
         """
-        config, dtype = self.config, self.dtype
+        dtype = self.dtype
+        beta, gamma = self._weights()
         logits, mu, logvar, z = self._vae(x1.to(dtype), self._noise())
         recon = recon_loss(logits, x1)
         kl_latents = kl_per_latent(mu, logvar)  # [latent_dim]
@@ -157,7 +160,7 @@ class Trainer:
         elif self.penalty:  # of the whole batch: in a world of several, of all processes' codes
             codes = self.world.all_gather_codes(mu, logvar, z)
             penalty = self.penalty(*codes, self.steps_made)
-        loss = recon + config.beta * kl + config.gamma * penalty  # Eq. 2
+        loss = recon + beta * kl + gamma * penalty  # Eq. 2
         self.vae_optimizer.zero_grad()
         loss.backward(inputs=self.vae_parameters, retain_graph=bool(self.discriminator))
         self.vae_optimizer.step()
@@ -178,6 +181,17 @@ class Trainer:
             self.disc_optimizer.step()
             figures += [penalty, disc_loss, discriminator_accuracy(d_joint, d_perm)]
         return torch.cat([torch.stack(figures), kl_latents]).detach()
+
+    def _weights(self) -> tuple[float | Tensor, float | Tensor]:
+        """beta and gamma of this step."""
+        config = self.config
+        if not self.anneals:
+            return config.beta, config.gamma
+        when = (self.steps_made, config.anneal_from, config.anneal_until)
+        return (
+            annealed(config.beta_start, config.beta, *when),
+            annealed(config.gamma_start, config.gamma, *when),
+        )
 
     def _noise(self) -> Tensor:
         """N(0, I) for this process's part of a batch, of which every process draws the whole."""
@@ -201,7 +215,7 @@ class Trainer:
         """All that a step does on the device."""
         x1, x2 = [*self.batches.draw(self.generator), None][:2]
         self.figures.add(self.step(x1, x2))
-        if self.penalty:
+        if self.penalty or self.anneals:
             self.steps_made += 1
 
     def _next_seed(self) -> int:

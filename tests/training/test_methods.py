@@ -99,6 +99,32 @@ def test_the_capacity_grows_by_the_steps_made_and_goes_on_after_a_resume(sprites
     assert distance == pytest.approx([0, 100, 200, 300], abs=1e-2)
 
 
+ANNEALED = {"beta_start": 20.0, "gamma_start": 50.0, "anneal_from": 1, "anneal_until": 5}
+
+
+def test_annealed_weights_go_on_after_a_resume(sprites):
+    config = config_of("factorvae", **ANNEALED)
+    unbroken, first, second = (Trainer(config, sprites, CPU) for _ in range(3))
+    unbroken.advance(6)
+    first.advance(3)
+    second.load_state_dict(first.state_dict())
+    second.advance(3)
+    assert same_state(unbroken.vae.state_dict(), second.vae.state_dict())
+
+
+def test_weights_annealed_from_what_they_end_at_are_constant(sprites):
+    constant = config_of("factorvae", beta=1.0, gamma=6.4)
+    flat = {**ANNEALED, "beta_start": 1.0, "gamma_start": 6.4}
+    changing = config_of("factorvae", beta=1.0, gamma=6.4, **ANNEALED)
+    trained = []
+    for config in (constant, dataclasses.replace(constant, **flat), changing):
+        trainer = Trainer(config, sprites, CPU)
+        trainer.advance(3)
+        trained.append(trainer.vae.state_dict())
+    assert same_state(trained[0], trained[1])
+    assert not same_state(trained[0], trained[2])
+
+
 def test_penalties_are_float32_where_the_networks_are_bfloat16(sprites):
     seen = []
 
