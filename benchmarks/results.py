@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from factorvae.checkpoint import export_weights, load_checkpoint
+from factorvae.checkpoint import PRETRAINED, export_weights, load_checkpoint
 from factorvae.config import TrainConfig, parse_sweep
 from factorvae.figures.style import save_figure
 from factorvae.figures.sweep_plots import score_against_reconstruction
@@ -43,16 +43,22 @@ from factorvae.training.run_folder import read_log, run_name
 ROOT = Path(__file__).parents[1]
 ESTIMATORS = ("gbt", "forest", "lasso")  # of DCI; the first with all other metrics
 PART_BYTES = 16 << 20
+COMMITS_NAME = "commits.txt"  # in a sweep's folder: of the code that trained it
 SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs of one kind. flags: of train.py, without --output_dir and --data_dir."""
+    """Runs of one kind.
+
+    flags: of train.py, without --output_dir and --data_dir. ships: the name in pretrained/ of its
+    run with the highest FactorVAE score.
+    """
 
     name: str
     title: str
     flags: str
+    ships: str = ""
 
 
 def paper(gammas: str, betas: str) -> list[Sweep]:
@@ -80,20 +86,26 @@ def methods(length: str) -> list[Sweep]:
     ]
 
 
-TWO_CORES = "--seed 0-4 --jobs 2 --threads 1"
-CONSTANT = "--beta_start 1 --gamma_start 6.4"  # what the weights end at: not annealed
+SEEDS = "--seed 0-4"
+TWO_CORES = "--jobs 2 --threads 1"
+FAST = f"--preset fast {TWO_CORES}"
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
-        Sweep("factorvae", "FactorVAE, fast", f"--preset fast --gamma 6.4 {TWO_CORES}"),
-        Sweep("betavae", "beta-VAE, fast", f"--preset fast --beta 4 --gamma 0 {TWO_CORES}"),
+        Sweep("factorvae", "FactorVAE, fast", f"{FAST} --gamma 6.4 {SEEDS}", "dsprites_factorvae"),
+        Sweep("rooms", "FactorVAE, fast", f"--dataset rooms {FAST} --seed 0", "rooms_factorvae"),
+        Sweep(
+            "betavae", "beta-VAE, fast", f"{FAST} --beta 4 --gamma 0 {SEEDS}", "dsprites_betavae"
+        ),
         Sweep(
             "constant",
             "FactorVAE, fast but not annealed",
-            f"--preset fast --gamma 6.4 {CONSTANT} {TWO_CORES}",
+            f"{FAST} --gamma 6.4 --beta_start 1 --gamma_start 6.4 {SEEDS}",
         ),
-        Sweep("factorvae_short", "FactorVAE, the paper's rates", f"--gamma 6.4 {SHORT}"),
-        Sweep("betavae_short", "beta-VAE, the paper's rates", f"--beta 4 --gamma 0 {SHORT}"),
+        Sweep("factorvae_short", "FactorVAE, the paper's rates", f"{SHORT} --gamma 6.4 {SEEDS}"),
+        Sweep(
+            "betavae_short", "beta-VAE, the paper's rates", f"{SHORT} --beta 4 --gamma 0 {SEEDS}"
+        ),
     ],
     "paper": paper("6.4 10 20 35 40", "1 4"),
     "methods": methods("--max_steps 300000 --seed 0-4"),
@@ -115,6 +127,9 @@ def train(sweep: Sweep, folder: Path, options: argparse.Namespace, budget: Budge
     """Train what is missing of a sweep; whether all of it is done."""
     if all(is_finished(run) for run in runs_of(sweep, folder)):
         return True
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / COMMITS_NAME).open("a") as file:  # more than one where it was gone on with
+        file.write(commit() + "\n")
     command = [sys.executable, "train.py", *sweep.flags.split(), *shared_flags(options)]
     return call([*command, "--output_dir", str(folder)], budget)
 
@@ -175,7 +190,8 @@ def evaluate(run: Path, options: argparse.Namespace, budget: Budget) -> bool:
 
 
 COLUMNS = (
-    *("profile", "sweep", "run", "beta", "gamma", "seed", "steps", "seconds", "torch"),
+    *("profile", "sweep", "run", "dataset", "beta", "gamma", "seed", "steps", "seconds"),
+    *("commit", "torch"),
     *("factor_vae_score", "mig", "sap", "recon_loss", "kl", "num_active"),
     *(f"{name}_{e}" for e in ESTIMATORS for name in ("D", "C", "I")),
     "gaussian_total_correlation_sampled",
@@ -192,9 +208,10 @@ def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
         "profile": profile,
         "sweep": sweep.name,
         "run": run.name,
-        **{name: config[name] for name in ("beta", "gamma", "seed")},
+        **{name: config[name] for name in ("dataset", "beta", "gamma", "seed")},
         "steps": whole["checkpoint"]["step"],
         "seconds": round(seconds_of(run, config["batch_size"])),
+        "commit": commit_of(run.parent),
         "torch": whole["versions"]["torch"],
     }
     for name in COLUMNS:
@@ -204,6 +221,12 @@ def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
         for short, name in DCI.items():
             row[f"{short}_{estimator}"] = metrics["scores"][name]["value"]
     return row
+
+
+def commit_of(folder: Path) -> str:
+    """Of the code that trained a sweep, the first commit; 'unknown' where no file tells."""
+    path = folder / COMMITS_NAME
+    return path.read_text().split()[0] if path.exists() else "unknown"
 
 
 def seconds_of(run: Path, batch_size: int) -> float:
@@ -217,8 +240,7 @@ def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
     """A row of every finished and measured run of every profile below OUTPUT_DIR."""
     return [
         row_of(profile, sweep, run)
-        for profile, sweeps in PROFILES.items()
-        for sweep in sweeps
+        for profile, sweep in all_sweeps()
         for run in runs_of(sweep, options.output_dir / profile / sweep.name)
         if all(metrics_file(run, e).exists() for e in ESTIMATORS)
     ]
@@ -226,18 +248,32 @@ def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
 
 def merged(rows: Sequence[dict], path: Path) -> list[dict]:
     """These rows, and those of runs that an earlier results.csv has and this machine has not."""
-    here = {(row["profile"], row["run"]): row for row in rows}
+    known = {key_of(row): row for row in rows}
     if path.exists():
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                here.setdefault((row["profile"], row["run"]), row)
-    order = {name: place for place, name in enumerate(PROFILES)}
-    return sorted(here.values(), key=lambda row: (order.get(row["profile"], 99), row["run"]))
+                known.setdefault(key_of(row), row)
+    order = {(p, s.name): place for place, (p, s) in enumerate(all_sweeps())}
+    last = len(order)
+    return sorted(known.values(), key=lambda row: (order.get(key_of(row)[:2], last), row["run"]))
+
+
+def key_of(row: dict) -> tuple[str, str, str]:
+    """What names a run: its profile, its sweep and its folder."""
+    return row["profile"], row["sweep"], row["run"]
+
+
+def all_sweeps() -> Iterator[tuple[str, Sweep]]:
+    """Every sweep with the name of its profile, in their order."""
+    for profile, sweeps in PROFILES.items():
+        for sweep in sweeps:
+            yield profile, sweep
 
 
 TABLE = {
     "FactorVAE score": "factor_vae_score",
     "MIG": "mig",
+    "SAP": "sap",
     "D, C, I (gbt)": ("D_gbt", "C_gbt", "I_gbt"),
     "D, C, I (forest)": ("D_forest", "C_forest", "I_forest"),
     "D, C, I (lasso)": ("D_lasso", "C_lasso", "I_lasso"),
@@ -248,10 +284,16 @@ DECIMALS = {"recon_loss": 1, "num_active": 1}
 
 
 def groups_of(rows: Sequence[dict]) -> Iterator[tuple[tuple, list[dict]]]:
-    """Rows that differ by their seed only, by (profile, sweep, beta, gamma, steps)."""
+    """Rows that differ by their seed only, by (profile, sweep, dataset, beta, gamma, steps)."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        key = (row["profile"], row["sweep"], float(row["beta"]), float(row["gamma"]))
+        key = (
+            row["profile"],
+            row["sweep"],
+            row["dataset"],
+            float(row["beta"]),
+            float(row["gamma"]),
+        )
         groups.setdefault((*key, int(row["steps"])), []).append(row)
     yield from groups.items()
 
@@ -270,27 +312,27 @@ def cell(rows: Sequence[dict], names: str | tuple[str, ...]) -> str:
 
 def markdown(rows: Sequence[dict]) -> str:
     """docs/results.md."""
-    titles = {(p, s.name): s for p, sweeps in PROFILES.items() for s in sweeps}
+    titles = {(profile, sweep.name): sweep for profile, sweep in all_sweeps()}
     lines = [
-        "# Results on dSprites",
+        "# Results",
         "",
         "Made by `python -m benchmarks.results`; a row per run is in `results.csv`. Mean and",
         "deviation over seeds. DCI, MIG and losses: 10,240 points and 5,120 held out, evaluation",
         "seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I depend",
         "so much on the estimator that each is given; other papers' D is one of these.",
         "",
-        f"| model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
-        f"|---|---|---|---|---|{'---|' * len(TABLE)}---|",
+        f"| data | model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
+        f"|---|---|---|---|---|---|{'---|' * len(TABLE)}---|",
     ]
     commands = {}
-    for (profile, name, beta, gamma, steps), group in groups_of(rows):
+    for (profile, name, dataset, beta, gamma, steps), group in groups_of(rows):
         sweep = titles.get((profile, name))
         cells = [cell(group, names) for names in TABLE.values()]
         seeds = ", ".join(sorted({str(row["seed"]) for row in group}))
         minutes = np.mean([float(row["seconds"]) for row in group]) / 60
         title = f"{sweep.title if sweep else name} ({profile})"
         settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"
-        lines.append(f"| {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
+        lines.append(f"| {dataset} | {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
         if sweep:
             commands[profile, name] = f"    python train.py {sweep.flags}"
     lines += ["", "Trained by", "", *commands.values(), ""]
@@ -308,11 +350,13 @@ def markdown(rows: Sequence[dict]) -> str:
 
 def progress(rows: Sequence[dict]) -> dict[str, tuple[int, int]]:
     """Of each profile, the runs done and those that there are."""
-    done = {(row["profile"], row["run"]) for row in rows}
+    done = {key_of(row) for row in rows}
     counts = {}
     for profile, sweeps in PROFILES.items():
-        names = [run.name for sweep in sweeps for run in runs_of(sweep, Path())]
-        counts[profile] = sum((profile, name) in done for name in names), len(names)
+        keys = [
+            (profile, sweep.name, run.name) for sweep in sweeps for run in runs_of(sweep, Path())
+        ]
+        counts[profile] = len(done & {*keys}), len(keys)
     return counts
 
 
@@ -347,10 +391,29 @@ def write_results(options: argparse.Namespace) -> None:
         f"{name}, beta {beta:g}, gamma {gamma:g} ({profile})": np.array(
             [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
         )
-        for (profile, name, beta, gamma, _), group in groups_of(rows)
+        for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
+        if dataset == "dsprites"
     }
     save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
     print(f"wrote {docs}/results.md, results.csv and results.png: {len(rows)} runs")
+
+
+def ship(options: argparse.Namespace) -> None:
+    """Put the best run of each finished sweep that ships into --pretrained."""
+    for profile, sweep in all_sweeps():
+        folder = options.output_dir / profile / sweep.name
+        runs = runs_of(sweep, folder)
+        if not sweep.ships or not all(
+            metrics_file(r, e).exists() for r in runs for e in ESTIMATORS
+        ):
+            continue
+        rows = {run: row_of(profile, sweep, run) for run in runs}
+        best = max(runs, key=lambda run: rows[run]["factor_vae_score"])
+        weights = export_weights(load_checkpoint(best), torch.float16)
+        options.pretrained.mkdir(parents=True, exist_ok=True)
+        path = options.pretrained / f"{sweep.ships}.pt"
+        path.write_bytes(weights)
+        print(f"wrote {path}, {len(weights):,} bytes, of {best.name}: {rows[best]}")
 
 
 def carry_to(folder: Path, options: argparse.Namespace) -> None:
@@ -428,6 +491,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="end before so many have passed")
     parser.add_argument("--carry", type=Path, help="folder of small files to go on from elsewhere")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="for the tables")
+    parser.add_argument("--pretrained", type=Path, default=PRETRAINED, help="for models that ship")
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--draw", action="store_true", help="only write down what is done")
@@ -443,6 +507,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.carry:
         carry_to(options.carry, options)
     write_results(options)
+    ship(options)
 
 
 if __name__ == "__main__":

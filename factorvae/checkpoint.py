@@ -18,6 +18,8 @@ from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, whole_file
 from factorvae.models import VAE, Discriminator
 
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that ship
+DEFAULT_MODEL = PRETRAINED / "dsprites_factorvae.pt"
 FORMAT = "factorvae"
 VERSION = 1
 KEYS = ("config", "dataset", "step", "finished", "vae", "discriminator")
@@ -99,14 +101,29 @@ def resolve_checkpoint(path: str | Path) -> Path:
     return file
 
 
-def newest_checkpoint(runs_dir: str | Path = "runs") -> Path:
-    """The checkpoint last written anywhere under `runs_dir`; UserError where there is none."""
+def default_checkpoint(runs_dir: str | Path = "runs") -> tuple[Path, str]:
+    """The checkpoint last written anywhere under `runs_dir`, or else the model that ships.
+
+    Returns:
+        The file, and the words that tell of the choice.
+
+    Raises:
+        UserError: there is neither.
+    """
     found = list(Path(runs_dir).glob(f"**/{CHECKPOINT_NAME}"))
-    if not found:
-        raise UserError(
-            f"no checkpoint under {runs_dir}/; train one first, or name it: --model_path"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime)
+    if found:
+        newest = max(found, key=lambda path: path.stat().st_mtime)
+        return newest, f"the newest under {runs_dir}/"
+    if DEFAULT_MODEL.is_file():
+        return relative_to_here(
+            DEFAULT_MODEL
+        ), f"no run under {runs_dir}/ yet, so a model that ships"
+    raise UserError(f"no checkpoint under {runs_dir}/; train one first, or name it: --model_path")
+
+
+def relative_to_here(path: Path) -> Path:
+    """The path as one would name it from the working folder, where it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 WEIGHTS_ONLY = ("config", "dataset", "step", "finished", "vae")

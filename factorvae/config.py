@@ -44,10 +44,10 @@ DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for nam
 RECIPES: dict[str, dict[str, object]] = {
     "fast": {  # docs/recipe.md says what was tried
         "disc_width": 300,
-        "beta_start": 200.0,
-        "gamma_start": 100.0,
-        "anneal_from": 200,
-        "anneal_until": 3200,
+        "beta_start": 100.0,
+        "gamma_start": 50.0,
+        "anneal_from": 300,
+        "anneal_until": 4000,
         "lr": 6e-4,
         "lr_disc": 5e-4,
         "max_steps": 5000,
@@ -301,7 +301,10 @@ class EvaluateConfig(Config):
     """What to measure, of which models."""
 
     model_path: tuple[str, ...] | None = option(
-        None, "models", "checkpoints, run folders, folders of these, globs (default: the newest)"
+        None,
+        "models",
+        "checkpoints, run folders, folders of these, globs (default: the newest run, or else a "
+        "model that ships)",
     )
     dataset: str | None = option(None, "models", "in place of the one that each was trained on")
     data_dir: str | None = option(
@@ -339,7 +342,9 @@ class VisualizeConfig(Config):
     """What to draw, and where."""
 
     model_path: str | None = option(
-        None, "model", "checkpoint, or a run's folder (default: the newest under runs/)"
+        None,
+        "model",
+        "checkpoint, run or sweep (default: the newest under runs/, or else a model that ships)",
     )
     dataset: str | None = option(None, "model", "in place of the one that the model was trained on")
     data_dir: str | None = option(None, "model", "folder of the datasets (default: as in training)")

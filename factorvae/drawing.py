@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from factorvae.checkpoint import (
+    default_checkpoint,
     load_checkpoint,
-    newest_checkpoint,
     resolve_checkpoint,
     restore_dataset,
     restore_vae,
@@ -32,14 +32,13 @@ def visualize(config: VisualizeConfig) -> None:
         draw_sweep(Path(config.model_path), config, device)
         return
     if config.model_path is not None:
-        path = resolve_checkpoint(config.model_path)
+        path, why = resolve_checkpoint(config.model_path), ""
     else:
-        path = newest_checkpoint("runs")
+        path, why = default_checkpoint("runs")
     checkpoint = load_checkpoint(path)
     trained, step = checkpoint["config"], checkpoint["step"]
     state = "finished" if checkpoint["finished"] else "not finished"
-    newest = "" if config.model_path is not None else "the newest under runs/: "
-    print(f"{newest}{path}, step {step:,}, {state}")
+    print(f"{why + ': ' if why else ''}{path}, step {step:,}, {state}")
 
     output_dir = writable_folder(config.output_dir)
     dataset = restore_dataset(checkpoint, config.dataset, config.data_dir)

@@ -99,14 +99,23 @@ def test_foreign_files_are_told_apart(tmp_path):
         checkpoint.load_checkpoint(tmp_path / "nothing.pt")
 
 
-def test_the_newest_checkpoint_is_found(saved, tmp_path):
-    with pytest.raises(UserError, match="no checkpoint under"):
-        checkpoint.newest_checkpoint(tmp_path / "empty")
+def test_the_newest_checkpoint_is_the_default(saved, tmp_path):
     other = tmp_path / "sweep" / "run" / CHECKPOINT_NAME
     other.parent.mkdir(parents=True)
     other.write_bytes(saved.read_bytes())
     os.utime(saved, (1, 1))
-    assert checkpoint.newest_checkpoint(tmp_path) == other
+    assert checkpoint.default_checkpoint(tmp_path) == (other, f"the newest under {tmp_path}/")
+
+
+def test_without_a_run_a_model_that_ships_is_the_default(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "DEFAULT_MODEL", tmp_path / "nothing.pt")
+    with pytest.raises(UserError, match="no checkpoint under"):
+        checkpoint.default_checkpoint(tmp_path / "empty")
+    monkeypatch.setattr(checkpoint, "DEFAULT_MODEL", saved)
+    monkeypatch.chdir(tmp_path)
+    path, why = checkpoint.default_checkpoint("runs")
+    assert path.resolve() == saved.resolve()
+    assert why == "no run under runs/ yet, so a model that ships"
 
 
 def one_number_for_all(tensor):

@@ -13,8 +13,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from factorvae.checkpoint import (
+    default_checkpoint,
     load_checkpoint,
-    newest_checkpoint,
     resolve_checkpoint,
     restore_dataset,
     restore_discriminator,
@@ -39,10 +39,13 @@ FEWEST_POINTS = 4  # two to fit and two held out
 def find_checkpoints(names: Sequence[str] | None) -> list[Path]:
     """The checkpoints that are meant: files, run folders, folders of run folders, or globs.
 
-    None stands for the newest one under runs/. Raises UserError for a name that leads to none.
+    None stands for the newest one under runs/, or else the model that ships, and a line on standard
+    error tells which. Raises UserError for a name that leads to none.
     """
     if names is None:
-        return [newest_checkpoint("runs")]
+        path, why = default_checkpoint("runs")
+        print(f"{why}: {path}", file=sys.stderr)
+        return [path]
     found = []
     for name in names:
         if GLOB_SIGNS & set(name) and not Path(name).exists():
