@@ -21,9 +21,11 @@ import io
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -32,12 +34,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from factorvae.checkpoint import PRETRAINED, export_weights, load_checkpoint
+from factorvae.checkpoint import PRETRAINED, export_weights, load_checkpoint, load_model
 from factorvae.config import TrainConfig, parse_sweep
+from factorvae.datasets import FactorSpace, load_dataset
+from factorvae.datasets.dsprites_drawing import DSPRITES
+from factorvae.datasets.rooms import ROOMS
 from factorvae.figures.style import save_figure
 from factorvae.figures.sweep_plots import score_against_reconstruction
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, whole_file
+from factorvae.models import VAE
+from factorvae.objective import recon_loss_per_image
 from factorvae.training.run_folder import read_log, run_name
 
 ROOT = Path(__file__).parents[1]
@@ -399,21 +407,79 @@ def write_results(options: argparse.Namespace) -> None:
 
 
 def ship(options: argparse.Namespace) -> None:
-    """Put the best run of each finished sweep that ships into --pretrained."""
+    """Put the best run of each finished sweep that ships into --pretrained, and tell of them."""
+    lines = []
     for profile, sweep in all_sweeps():
-        folder = options.output_dir / profile / sweep.name
-        runs = runs_of(sweep, folder)
-        if not sweep.ships or not all(
-            metrics_file(r, e).exists() for r in runs for e in ESTIMATORS
-        ):
+        runs = runs_of(sweep, options.output_dir / profile / sweep.name)
+        done = [run for run in runs if all(metrics_file(run, e).exists() for e in ESTIMATORS)]
+        if not sweep.ships or not done:
             continue
-        rows = {run: row_of(profile, sweep, run) for run in runs}
-        best = max(runs, key=lambda run: rows[run]["factor_vae_score"])
-        weights = export_weights(load_checkpoint(best), torch.float16)
-        options.pretrained.mkdir(parents=True, exist_ok=True)
+        rows = {run: row_of(profile, sweep, run) for run in done}
+        best = max(done, key=lambda run: rows[run]["factor_vae_score"])
         path = options.pretrained / f"{sweep.ships}.pt"
-        path.write_bytes(weights)
-        print(f"wrote {path}, {len(weights):,} bytes, of {best.name}: {rows[best]}")
+        options.pretrained.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(export_weights(load_checkpoint(best), torch.float16))
+        with tempfile.TemporaryDirectory() as folder:
+            images = sample_images(rows[best]["dataset"], Path(folder))
+        rows[best]["sample"] = reconstruction(load_model(path), images)
+        lines.append(shipped_line(path.name, sweep, rows[best], len(done)))
+    if lines:
+        (options.pretrained / "README.md").write_text("\n".join([SHIPPED_HEAD, *lines, ""]))
+        print(f"wrote {options.pretrained}: {len(lines)} models")
+
+
+SAMPLES = {"dsprites": (DSPRITES, (3, 6, 10, 4, 4)), "rooms": (ROOMS, (5, 5, 5, 2, 4, 3))}
+SHIPPED_HEAD = """\
+# Models that ship
+
+Weights of the VAE in float16, with their settings, as `python -m benchmarks.results` exports them:
+of the seeds trained, the one with the highest FactorVAE score, so these scores are a best of a few
+and docs/results.md has the means. Any script takes them, and so does a notebook:
+
+    python visualize.py --model_path pretrained/dsprites_factorvae.pt --output_dir results/
+    python evaluate.py --model_path pretrained/rooms_factorvae.pt
+
+    from factorvae import load_model
+    vae = load_model("pretrained/dsprites_betavae.pt")
+
+Scores are those of the run before its weights were rounded; recon is the reconstruction error in
+nats of the mean codes of 1,000 images, with the file's own weights (`sample_images` in
+benchmarks/results.py says which).
+
+| file | flags of train.py | commit | steps | FactorVAE score | MIG | D, C, I (gbt) | recon |
+|---|---|---|---|---|---|---|---|"""
+
+
+def shipped_line(file: str, sweep: Sweep, row: dict, candidates: int) -> str:
+    """A model's row in pretrained/README.md."""
+    flags = re.sub(r"--seed \S+", f"--seed {row['seed']}", sweep.flags.replace(" --jobs 2", ""))
+    scores = [f"{row[name]:.3f}" for name in ("factor_vae_score", "mig")]
+    scores.append(", ".join(f"{row[name]:.3f}" for name in ("D_gbt", "C_gbt", "I_gbt")))
+    of_how_many = "" if candidates == 1 else f" (of {candidates} seeds)"
+    cells = (f"`{file}`", f"`{flags}`{of_how_many}", row["commit"], f"{row['steps']:,}")
+    return f"| {' | '.join([*cells, *scores, format(row['sample'], '.1f')])} |"
+
+
+def sample_images(dataset: str, folder: Path) -> Tensor:
+    """1,000 images, evenly spaced in a grid of the set's factors; float32 [1000, C, H, W].
+
+    folder: for the grid's cache.
+    """
+    space, sizes = SAMPLES[dataset]
+    spread = zip(space.values, sizes, strict=True)
+    values = [[v[int(place)] for place in np.linspace(0, len(v) - 1, n)] for v, n in spread]
+    grid = load_dataset(dataset, folder, space=FactorSpace(space.names, sizes, values))
+    return grid.batch(np.linspace(0, len(grid) - 1, 1000).round().astype(int))
+
+
+def reconstruction(vae: VAE, images: Tensor) -> float:
+    """Nats per image of the images [N, C, H, W] decoded from the means of their codes."""
+    with torch.inference_mode():
+        parts = [
+            recon_loss_per_image(vae.decode(vae.encode(part)[0]), part)
+            for part in images.split(100)
+        ]
+    return float(torch.cat(parts).mean())
 
 
 def carry_to(folder: Path, options: argparse.Namespace) -> None:

@@ -1,0 +1,87 @@
+"""benchmarks/results.py: what it writes down of runs, without training any."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import results
+from factorvae.checkpoint import export_weights, load_checkpoint, load_model
+from factorvae.config import TrainConfig
+from factorvae.datasets.table import as_dataset
+from factorvae.files import CHECKPOINT_NAME
+from factorvae.training.run_folder import RunLog, columns
+from factorvae.training.trainer import Trainer
+
+SWEEPS = [
+    results.Sweep("factorvae", "FactorVAE", "--gamma 6.4 --seed 0-1", "dsprites_factorvae"),
+    results.Sweep("constant", "FactorVAE, constant", "--gamma 6.4 --seed 0-1"),
+]
+
+
+@pytest.fixture
+def laptop(tmp_path, monkeypatch, sprites):
+    """A profile of two sweeps whose runs have the same names; the first one is finished."""
+    monkeypatch.setattr(results, "PROFILES", {"laptop": SWEEPS})
+    for seed in (0, 1):
+        folder = tmp_path / "runs" / "laptop" / "factorvae" / f"dsprites_beta1_gamma6.4_seed{seed}"
+        folder.mkdir(parents=True)
+        trainer = Trainer(TrainConfig(seed=seed, disc_width=8, batch_size=8), as_dataset(sprites))
+        trainer.steps_done = 5000
+        state = trainer.state_dict()
+        weights = export_weights({**state, "finished": True})
+        (folder / CHECKPOINT_NAME).write_bytes(weights)
+        with RunLog(folder, columns(10), 0, 100) as log:
+            log.row({"step": 5000, "images_per_second": 320.0})
+        scores = dict.fromkeys(("disentanglement", "completeness", "informativeness"), 0.25)
+        scores |= {"factor_vae_score": 0.5 + 0.25 * seed, "mig": 0.125, "sap": 0.0}
+        scores |= {"recon_loss": 60.0, "kl": 10.0, "num_active": 4.0}
+        content = {
+            "checkpoint": {"config": state["config"], "step": 5000},
+            "versions": {"torch": "2.14"},
+            "scores": {name: {"value": value} for name, value in scores.items()},
+        }
+        for estimator in results.ESTIMATORS:
+            results.metrics_file(folder, estimator).write_text(json.dumps(content))
+    return tmp_path
+
+
+def run(folder):
+    flags = ["--profile", "laptop", "--draw", "--output_dir", str(folder / "runs")]
+    results.main([*flags, "--docs", str(folder / "docs"), "--pretrained", str(folder / "shipped")])
+
+
+def test_the_tables_tell_means_over_seeds_and_what_is_missing(laptop):
+    run(laptop)
+    text = (laptop / "docs" / "results.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| dsprites")]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[2:7] == ["FactorVAE (laptop)", "1", "6.4", "5,000", "0, 1"]
+    assert cells[7] == ".625 ± .177"
+    assert "python -m benchmarks.results --profile laptop  # 2 of 4 runs are done" in text
+
+
+def test_rows_of_runs_that_are_not_here_stay(laptop):
+    run(laptop)
+    before = (laptop / "docs" / "results.csv").read_text()
+    (laptop / "runs").rename(laptop / "elsewhere")
+    run(laptop)
+    assert (laptop / "docs" / "results.csv").read_text() == before
+    assert len(before.splitlines()) == 3
+
+
+def test_the_best_run_ships_with_its_reconstruction(laptop):
+    run(laptop)
+    path = laptop / "shipped" / "dsprites_factorvae.pt"
+    assert load_checkpoint(path)["config"]["seed"] == 1
+    assert path.stat().st_size < 1_100_000
+    (row,) = [
+        line
+        for line in (laptop / "shipped" / "README.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    images = results.sample_images("dsprites", laptop / "grid")
+    assert images.shape == (1000, 1, 64, 64) and 0 < images.mean() < 0.2
+    told = float(row.split("|")[-2])
+    assert results.reconstruction(load_model(path), images) == pytest.approx(told, abs=0.06)
+    assert torch.equal(images, results.sample_images("dsprites", laptop / "grid"))
