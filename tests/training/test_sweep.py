@@ -16,13 +16,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import train
+from factorvae import training
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.training.run_folder import read_log
-from factorvae.training.sweep import runs_of, sweep_dir_of
+from factorvae.training.sweep import _in_turns, runs_of, sweep_dir_of
+from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
 
 ROOT = Path(train.__file__).parent
@@ -367,6 +370,76 @@ def test_a_run_that_fails_does_not_stop_the_others(sweep, alone):
     assert [failed["folder"], "failed", "0"] in [row[:3] for row in rows_of(out)]
     assert (other["state"], other["steps"], other["error"]) == ("finished", 20, "")
     assert_same_run(sweep.folder / other["folder"], alone("6.4", 0, 20))
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Runs train in turns as on a CUDA device, with memory for as many as `card.room` says.
+
+    What does not fit is noticed at step 10.
+    """
+    card = SimpleNamespace(room=0, trainers=set())
+    advance, close = Trainer.advance, Trainer.close
+
+    def advance_in_memory(trainer, steps):
+        card.trainers.add(trainer)
+        if trainer.steps_done == 10 and len(card.trainers) > card.room:
+            raise torch.OutOfMemoryError("no room")
+        advance(trainer, steps)
+
+    def close_and_free(trainer):
+        card.trainers.discard(trainer)
+        close(trainer)
+
+    def in_turns(runs, jobs, threads, *rest):
+        _in_turns(runs, jobs, torch.device("cpu"), threads, *rest)
+
+    monkeypatch.setattr(Trainer, "advance", advance_in_memory)
+    monkeypatch.setattr(Trainer, "close", close_and_free)
+    monkeypatch.setattr(training.sweep, "_in_processes", in_turns)
+    return card
+
+
+def test_a_run_that_does_not_fit_beside_others_waits_and_lowers_the_jobs(card, sweep, alone):
+    card.room = 2
+    flags = ("--seed", "0-3", "--max_steps", 20, "--checkpoint_every", 4, "--overwrite")
+    code, out, err = sweep(*flags, "--jobs", 4)
+    assert code == 0
+    first, second, *_ = names = [run_name("6.4", seed) for seed in range(4)]
+    told = [line for line in out.splitlines() if line.startswith("no room")]
+    assert told == [
+        f"no room on cpu for {name} too: from now on {jobs} at a time"
+        for name, jobs in ((first, 3), (second, 2))
+    ]
+    assert "step 84 of 84" in err  # two runs made steps 9 and 10 twice
+    for seed, name in enumerate(names):
+        run = told_of(sweep.folder)[name]
+        assert (run["state"], run["error"]) == ("finished", "")
+        resumed = "resuming at step 8 of 20" in (sweep.folder / name / "log.txt").read_text()
+        assert resumed == (name in (first, second))
+        assert_same_run(sweep.folder / name, alone("6.4", seed, 20))
+    assert not card.trainers
+
+
+def test_a_run_that_does_not_fit_alone_fails(card, sweep):
+    code, out, err = sweep("--seed", "0-1", "--max_steps", 20, "--jobs", 2)
+    assert code == 2
+    assert "from now on 1 at a time" in out
+    for run in told_of(sweep.folder).values():
+        assert (run["state"], run["steps"]) == ("failed", 0)
+        assert run["error"].startswith("out of memory on cpu, even alone")
+    assert "Traceback" not in out + err
+
+
+def test_a_sweep_says_that_bf16_is_emulated(sweep, monkeypatch):
+    flags = ("--seed", "0-1", "--max_steps", 1, "--jobs", 1)
+    told = []
+    for emulated, precision in ((True, "bf16"), (True, "fp32"), (False, "bf16")):
+        monkeypatch.setattr(training.run, "emulates_bf16", lambda _, emulated=emulated: emulated)
+        code, out, _ = sweep(*flags, "--precision", precision, "--overwrite")
+        assert code == 0
+        told.append(out.count("emulates them"))
+    assert told == [1, 0, 0]
 
 
 def test_a_signal_stops_a_sweep_in_turns_and_it_goes_on(sweep, alone):
