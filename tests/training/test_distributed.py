@@ -140,6 +140,8 @@ def work(folder, data):
 
 
 def main():
+    import torch._dynamo  # noqa: F401  now, and not by each for itself: torch.optim needs it
+
     settings = dict(min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="two", max_restarts=0)
     settings |= dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
     elastic_launch(LaunchConfig(**settings), work)(Path(sys.argv[1]), sys.argv[2:])
