@@ -25,6 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmarks.step import threads_of
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.datasets.cache import cached_array
@@ -169,7 +170,7 @@ def measure_batches(folder: Path, devices: list[str]) -> None:
         dataset = load_dataset(f"folder:{files}", folder, crop=preparation.crop)
         kinds.append((name, dataset, files, preparation))
 
-    print(f"\nImages per second, batches of {BATCH}, {torch.get_num_threads()} threads:")
+    print(f"\nImages per second, batches of {BATCH}, {threads_of(torch.get_num_threads())}:")
     for name, dataset, files, preparation in kinds:
         plain = loader_rates(files, preparation)
         print(f"  {name:27} DataLoader over files {spread(plain)}")

@@ -1,12 +1,13 @@
 """Our speed on a CUDA device, all of it, as a table for a README.
 
-    bash benchmarks/gpu.sh                             (the CUDA tests, then all of this)
+    bash benchmarks/gpu.sh FOLDER                      (the CUDA tests, then all of this)
     python -m benchmarks.gpu --only textbook sweep     (groups whose names begin so)
     python -m benchmarks.gpu --device cpu --quick      (a rehearsal: its numbers mean nothing)
 
 Every group of `benchmarks/gpu_measures.py` is measured in a process of its own: one that fails or
-hangs costs its own rows only. A row is printed as soon as it is known, and the whole table at the
-end. What does not fit into --seconds is left out, and the table says so.
+hangs costs its own rows only. A row is told on stderr as soon as it is known, --table keeps the
+table so far in a file, and at the end it is printed. What does not fit into --seconds is left out,
+and the table says so.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,14 +53,20 @@ def number(value: float) -> str:
 
 
 class Table:
-    """Rows, and what relates them: the textbook's rate and the floors, once they are known."""
+    """Rows, and what relates them: the textbook's rate and the floors, once they are known.
 
-    def __init__(self) -> None:
+    title: a line above. path: where the table so far is kept.
+    """
+
+    def __init__(self, title: str, path: Path | None = None) -> None:
+        self.title, self.path = title, path
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
-        print(self.line(row), flush=True)
+        print(self.line(row), file=sys.stderr, flush=True)
+        if self.path:
+            self.path.write_text(f"{self}\n")
 
     def _median(self, **wanted: str) -> float | None:
         """Of the first row whose fields are those."""
@@ -84,12 +92,9 @@ class Table:
         cells = (row.name, value, spread, over_textbook, over_floor, paper, row.note)
         return "| " + " | ".join(cells) + " |"
 
-    @staticmethod
-    def head() -> str:
-        return "| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|"
-
     def __str__(self) -> str:
-        return "\n".join([self.head(), *map(self.line, self.rows)])
+        head = f"{self.title}\n\n| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+        return "\n".join([head, *map(self.line, self.rows)])
 
 
 def rows_of(group: str, flags: list[str], limit: float) -> Iterator[Row]:
@@ -149,6 +154,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--quick", action="store_true", help="tiny counts, for a rehearsal")
     parser.add_argument("--seconds", type=float, default=420, help="for everything")
+    parser.add_argument("--table", type=Path, help="file that has the table after every row")
     parser.add_argument("--only", nargs="+", metavar="GROUP", help=", ".join(GROUPS))
     parser.add_argument("--worker", choices=GROUPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -166,9 +172,7 @@ def main() -> None:
         GROUPS[args.worker].measure(Bench(device, args.data_dir, effort, tell))
         return
     load_dataset("dsprites", args.data_dir)  # drawn before anything is timed
-    print(describe(device))
-    table = Table()
-    print(table.head(), flush=True)
+    table = Table(describe(device), args.table)
     flags = ["--device", args.device, "--data_dir", args.data_dir, *["--quick"][: args.quick]]
     for group in chosen(args.only):
         left = args.seconds - (time.monotonic() - start)
@@ -177,7 +181,7 @@ def main() -> None:
             continue
         for row in rows_of(group, flags, min(left, GROUPS[group].limit)):
             table.add(row)
-    print(f"\n{describe(device)}; {time.monotonic() - start:.0f} s in all\n\n{table}")
+    print(f"{table}\n\n{time.monotonic() - start:.0f} s in all")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.step import Contender, spread
+from benchmarks.step import Contender, spread, threads_of
 from factorvae.datasets import load_dataset
 from factorvae.device import idle_cores
 
@@ -67,8 +67,8 @@ def main() -> None:
         print(
             f"{precision}, {count} steps a turn and process; all idle before {quiet} of the turns"
         )
-        print(f"  1 process of {n} threads, steps/s      {spread(one, '.2f')}")
-        print(f"  {n} processes of a thread, steps/s     {spread(several, '.2f')}")
+        print(f"  1 process of {threads_of(n)}, steps/s      {spread(one, '.2f')}")
+        print(f"  {n} processes of 1 thread, steps/s     {spread(several, '.2f')}")
         print(f"  the second over the first           {spread(several / one, '.3f')}", flush=True)
 
 

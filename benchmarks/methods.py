@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.step import spread
+from benchmarks.step import spread, threads_of
 from factorvae.config import TrainConfig, parse
 from factorvae.datasets import load_dataset
 from factorvae.device import keep_freed_memory
@@ -64,7 +64,7 @@ def main() -> None:
                 seconds[name].append(took)
 
     base = np.array(seconds["betavae"])
-    print(f"{args.device}, {args.precision}, {args.threads} threads")
+    print(f"{args.device}, {args.precision}, {threads_of(args.threads)}")
     print(f"{args.rounds} turns of {args.steps} steps, medians and quartiles over them")
     for name, values in seconds.items():
         ratio = base / np.array(values)

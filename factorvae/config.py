@@ -73,6 +73,8 @@ METRIC_NAMES = (
 # A latent with no more nats of KL to the prior than this is dead: it tells the decoder nothing that
 # can be seen (the threshold of UDR, Duan et al. 2020).
 DEAD_KL = 0.01
+# One whose means spread less is collapsed: disentanglement_lib's threshold, a standard deviation.
+DEAD_STD = 0.05
 
 WIDEST = 10**9  # of a layer: whether the memory suffices is asked later, of all layers together
 

@@ -57,9 +57,9 @@ class Progress:
             with _even_where_nobody_reads():
                 self.bar.update(count)
 
-    def drop(self, count: int) -> None:
-        """Count what will not be done."""
-        self.total -= count
+    def change_total(self, by: int) -> None:
+        """There is so much more to do, or, below 0, less."""
+        self.total += by
         if self.bar is not None:
             self.bar.total = self.total
             with _even_where_nobody_reads():

@@ -1,24 +1,35 @@
-"""What several test files share."""
+"""What several test files share.
+
+Nothing here is imported before a test asks for it: pytest-xdist reads this file in its own process
+too, which runs no test, and torch takes seconds to import.
+"""
 
 from types import SimpleNamespace
 
 import pytest
-import torch
-
-from factorvae.datasets import FactorSpace, load_dataset
-from factorvae.datasets.dsprites_drawing import DSPRITES
-from tests.helpers import encoded, pictures, write_tree
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
     """Small networks run fastest so, and beside other work many times faster."""
+    import torch
+
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def same_convolutions(monkeypatch):
+    """Of cuDNN's algorithms only those that give the same bits every time, as --deterministic."""
+    import torch
+
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """24 images of 32x32 to start scripts on: where they lie, the number, and the flags."""
+    from tests.helpers import encoded, pictures, write_tree
+
     path = tmp_path_factory.mktemp("tiny")
     images = pictures(24, 32, 32, ())
     write_tree(path / "images", {f"{n:02}.png": encoded(image) for n, image in enumerate(images)})
@@ -30,6 +41,9 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sprites(tmp_path_factory):
     """432 real dSprites images, of evenly spaced values of every factor."""
+    from factorvae.datasets import FactorSpace, load_dataset
+    from factorvae.datasets.dsprites_drawing import DSPRITES
+
     sizes = (3, 6, 6, 2, 2)
     values = [v[:: len(v) // size][:size] for v, size in zip(DSPRITES.values, sizes, strict=True)]
     space = FactorSpace(DSPRITES.names, sizes, values)

@@ -85,6 +85,17 @@ def meanwhile(act):
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def no_wait_for_the_device():
+    """What makes the host wait for CUDA is an error within; the mode is then as it was."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def pictures(n, height, width, channels=(3,), seed=0):
     """n different smooth pictures, uint8 [n, height, width, *channels]."""
     rng = np.random.default_rng(seed)

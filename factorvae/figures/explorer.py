@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset
-from factorvae.figures.plots import DEAD_KL, dead_latents, latent_order
+from factorvae.figures.plots import dead_latents, latent_order
 from factorvae.figures.traversal import (
     balanced_factors,
     choose_images,

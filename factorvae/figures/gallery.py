@@ -1,6 +1,6 @@
 """Every picture of one trained model: what to encode and decode for it, and which plot to call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, FactorSpace
@@ -32,6 +31,7 @@ from factorvae.figures.traversal import (
 from factorvae.metrics import mig
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent, recon_loss_per_image
+from factorvae.progress import Progress
 
 LIMIT = 3.0  # latents are moved from -LIMIT to LIMIT
 SAMPLE_SIZE = 10_000  # images that tell each latent's KL and mutual information
@@ -275,6 +275,14 @@ EXHIBITS = (
 )
 
 
+def _told(exhibits: Sequence[Exhibit]) -> Iterator[Exhibit]:
+    """Each of them, and on a terminal a bar of how many are drawn."""
+    with Progress(len(exhibits), what="drawing") as progress:
+        for exhibit in exhibits:
+            yield exhibit
+            progress.advance()
+
+
 def write_gallery(
     gallery: Gallery, output_dir: Path, format: str, settings: Mapping[str, object]
 ) -> list[str]:
@@ -289,7 +297,7 @@ def write_gallery(
         A line for each file: its name, or why it is not there.
     """
     lines, shown = [], []
-    for exhibit in tqdm(EXHIBITS, "drawing", leave=False, disable=None):
+    for exhibit in _told(EXHIBITS):
         obstacle = exhibit.obstacle(gallery)
         if obstacle is not None:
             lines.append(f"{exhibit.name}: left out, {obstacle}")

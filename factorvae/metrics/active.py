@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from factorvae.config import DEAD_KL
+from factorvae.config import DEAD_KL, DEAD_STD
 from factorvae.errors import UserError
 from factorvae.metrics.inputs import as_array, as_codes, number
 
@@ -11,7 +11,7 @@ def active_latents(
     codes: np.ndarray | None = None,
     kl: np.ndarray | None = None,
     *,
-    min_std: float = 0.05,
+    min_std: float = DEAD_STD,
     min_kl: float = DEAD_KL,
 ) -> np.ndarray:
     """Mask [D] of live latents, from posterior means or from KL divergences; count with `.sum()`.

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestRegressor
 from sklearn.linear_model import Lasso
 
+from factorvae.config import DEAD_STD
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
 from factorvae.metrics.boosting import boost
@@ -39,7 +40,7 @@ def dci(
     num_train: int = 10_000,
     num_test: int = 5_000,
     dead_latents: str = "keep",
-    min_std: float = 0.05,
+    min_std: float = DEAD_STD,
     completeness_weights: str | None = None,
     disentanglement_base: int | None = None,
     completeness_base: int | None = None,

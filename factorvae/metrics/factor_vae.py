@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from factorvae.config import DEAD_STD
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
 from factorvae.metrics.inputs import as_array, whole_number
@@ -46,7 +47,7 @@ def factor_vae_score(
     num_train: int | None = None,
     num_eval: int | None = None,
     num_variance: int = 10_000,
-    min_std: float = 0.05,
+    min_std: float = DEAD_STD,
     active: np.ndarray | None = None,
 ) -> dict:
     """Accuracy of a majority vote from the latent that moves least to the factor held still.
@@ -135,7 +136,7 @@ def score_votes(
     represent: Represent,
     draws: Draws,
     *,
-    min_std: float = 0.05,
+    min_std: float = DEAD_STD,
     active: np.ndarray | None = None,
 ) -> dict:
     """The second half of `factor_vae_score`: its result, but for the protocol's name."""

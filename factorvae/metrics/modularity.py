@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
+from factorvae.config import DEAD_STD
 from factorvae.errors import UserError
 from factorvae.metrics.active import active_latents
 from factorvae.metrics.information import equal_width_bins, mutual_information
@@ -25,7 +26,7 @@ def modularity(
     *,
     bins: int = 20,
     average: str = "all",
-    min_std: float = 0.05,
+    min_std: float = DEAD_STD,
 ) -> dict:
     """Mean over latents i of 1 - sum_{k not best} I(z_i; v_k)^2 / (I(z_i; v_best)^2 (F - 1)).
 

@@ -72,9 +72,6 @@ class Launcher:
             self.wait()
         self.forget()
 
-    def describe(self) -> str:
-        return "from CUDA graphs" if self.graphs else "one by one"
-
     def take_fault(self) -> str | None:
         """Why steps could not be recorded and are made one by one; told once."""
         if self.graphs is None:

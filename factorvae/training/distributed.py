@@ -92,8 +92,10 @@ class World:
         if not self.alone:
             dist.barrier()
 
-    def with_group_for(self, device: torch.device) -> "World":
+    def with_group_for(self, device: torch.device, backend: str = "nccl") -> "World":
         """The same, exchanging tensors from one device of this kind to another.
+
+        backend: under "gloo", which is slow, several processes may share a CUDA device.
 
         Raises:
             UserError: there are more processes on this machine than devices.
@@ -101,12 +103,12 @@ class World:
         if self.alone or device.type == "cpu":
             return self
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if here > torch.cuda.device_count():
+        if backend == "nccl" and here > torch.cuda.device_count():
             raise UserError(
                 f"{here} processes cannot share {torch.cuda.device_count()} CUDA devices in one "
                 "run; start one per device: torchrun --nproc_per_node"
             )
-        return replace(self, group=dist.new_group(backend="nccl"))
+        return replace(self, group=dist.new_group(backend=backend))
 
     def shard(self, batch_size: int) -> slice:
         """The rows of a batch that are this process's part."""

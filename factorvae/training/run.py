@@ -1,6 +1,7 @@
 """One run from its settings to its last checkpoint, alone or as one of a sweep."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -123,10 +124,8 @@ class Run:
                     f"it was trained with {self.threads} threads so far: with another number, sums "
                     "are rounded otherwise, and it ends with other last digits"
                 )
-            if device.type == "cuda":
-                say(f"{describe_device(device)}; steps are made {trainer.launcher.describe()}")
-            if config.precision == "bf16" and emulates_bf16(device):
-                say(f"{device} has no bfloat16 instructions and emulates them: fp32 is faster")
+            for line in about_device(device, config.precision, trainer.launcher.graphs is not None):
+                say(line)
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
             first, start = self.steps, time.monotonic()
@@ -156,11 +155,17 @@ class Run:
 
     def fail(self, error: str) -> None:
         """It cannot go on, and stands where its last checkpoint does."""
+        self.put_back()
         self.state, self.error = "failed", error
+
+    def put_back(self) -> None:
+        """It was broken off, and stands where its last checkpoint does, from which it may go on."""
+        self.config = dataclasses.replace(self.config, overwrite=False)
         try:
             self.steps = load_checkpoint(self.folder)["step"]
         except UserError:  # there is none, or none that can be read
             self.steps = 0
+        self.state = "stopped" if self.steps else "new"
 
     def summary(self) -> dict[str, object]:
         """What is known of the run, as plain values; its figures are those of its last row."""
@@ -175,6 +180,20 @@ class Run:
             "error": self.error,
             "figures": {n: float(rows[n][-1]) for n in known if math.isfinite(rows[n][-1])},
         }
+
+
+def about_device(device: torch.device, precision: str, graphed: bool) -> list[str]:
+    """Lines about the device that a console and a log should have.
+
+    graphed: whether steps on CUDA are replayed from CUDA graphs.
+    """
+    lines = []
+    if device.type == "cuda":
+        how = "from CUDA graphs" if graphed else "one by one"
+        lines.append(f"{describe_device(device)}; steps are made {how}")
+    if precision == "bf16" and emulates_bf16(device):
+        lines.append(f"{device} has no bfloat16 instructions and emulates them: fp32 is faster")
+    return lines
 
 
 def check_memory(

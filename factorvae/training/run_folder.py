@@ -20,6 +20,7 @@ Without a discriminator and without a penalty (beta-VAE), the three columns are 
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import os
 import re
@@ -40,6 +41,7 @@ from factorvae.files import (
     LOG_NAME,
     METRICS_NAME,
     STATS_NAME,
+    whole_file,
     written_to,
 )
 from factorvae.methods import METHOD_SETTINGS, METHODS, TOLD_BY_GAMMA
@@ -156,8 +158,9 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
         if config.overwrite:
             for name in (CHECKPOINT_NAME, STATS_NAME, LOG_NAME, METRICS_NAME):
                 (run_dir / name).unlink(missing_ok=True)
-        for left_by_killed in run_dir.glob(f".{CHECKPOINT_NAME}.*.tmp"):
-            left_by_killed.unlink(missing_ok=True)
+        for name in (CHECKPOINT_NAME, STATS_NAME):
+            for left_by_killed in run_dir.glob(f".{name}.*.tmp"):
+                left_by_killed.unlink(missing_ok=True)
         settings = json.dumps(dataclasses.asdict(config), indent=2)
         (run_dir / CONFIG_NAME).write_text(settings + "\n")
 
@@ -199,12 +202,12 @@ class RunLog:
             and int(row["step"]) <= steps_done
             and int(row["step"]) % log_every == 0
         ]
-        temporary = path.with_name(f".{STATS_NAME}.tmp")
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, header)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, header)
+        writer.writeheader()
+        writer.writerows(rows)
+        with whole_file(path) as file:
+            file.write(text.getvalue().encode())
         return open(path, "a", newline="")
 
     def row(self, figures: dict[str, float]) -> None:

@@ -25,7 +25,7 @@ from factorvae.errors import UserError
 from factorvae.files import SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
-from factorvae.training.run import Run
+from factorvae.training.run import Run, about_device
 from factorvae.training.run_folder import make_run_dir, run_name
 from factorvae.training.signals import SIGNALS, StopSignals, end_with_parent
 from factorvae.training.sweep_folder import check_same_sweep, sweep_table, write_sweep
@@ -115,6 +115,8 @@ def _train_sweep(
         bar.say(f"sweep of {len(configs)} runs in {folder}: {finished} finished")
         among = "" if world.alone else f", {world.size} processes with a share of the runs each"
         bar.say(f"{device}, {jobs} at a time{among}; {dataset.name}, {dataset.source}")
+        for line in about_device(device, configs[0].precision, graphed=True):
+            bar.say(line)
 
         def ended(run: Run) -> None:
             told = {"finished": f"{run.steps:,} steps", "failed": run.error}
@@ -129,6 +131,7 @@ def _train_sweep(
         else:
             _in_turns(to_do, jobs, device, threads, stop, bar, ended)
 
+    here |= {run.folder.name: run.summary() for run in to_do}  # also of those put back at the end
     summaries = record()
     if world.rank == 0:
         print(sweep_table(summaries))
@@ -158,7 +161,7 @@ class RunBar:
 
     def close(self) -> None:
         """The run has ended: what it has left will not be done."""
-        self.bar.drop(self.left)
+        self.bar.change_total(-self.left)
 
 
 def _threads_for(run: Run, threads: int) -> int:
@@ -178,8 +181,6 @@ def _attempt(
         yield from run.train(device, _threads_for(run, threads), stop, bar)
     except UserError as error:
         run.fail(str(error))
-    except torch.OutOfMemoryError:
-        run.fail(f"out of memory on {device}: try fewer --jobs")
 
 
 def _in_turns(
@@ -191,7 +192,11 @@ def _in_turns(
     bar: Progress,
     ended: Callable[[Run], None],
 ) -> None:
-    """Train in this process: on CUDA, while one run's steps are awaited, others' are under way."""
+    """Train in this process: on CUDA, while one run's steps are awaited, others' are under way.
+
+    A run that does not fit into the device's memory beside the others waits for its turn among
+    fewer; one that does not fit alone fails.
+    """
     waiting = deque(runs)
     active: list[tuple[Run, RunBar, Iterator[None]]] = []
     while waiting or active:
@@ -203,10 +208,35 @@ def _in_turns(
             waiting.clear()
         for one in list(active):
             run, run_bar, steps = one
-            if next(steps, "ended") == "ended":
-                active.remove(one)
-                run_bar.close()
+            turn = _turn(steps)
+            if turn == "goes on":
+                continue
+            active.remove(one)
+            run_bar.close()
+            if turn == "ended":
                 ended(run)
+            elif active:
+                jobs = len(active)
+                run.put_back()
+                waiting.appendleft(run)
+                bar.change_total(run.until - run.steps)
+                bar.say(
+                    f"no room on {device} for {run.folder.name} too: from now on {jobs} at a time"
+                )
+            else:
+                run.fail(f"out of memory on {device}, even alone: try a smaller model or batch")
+                ended(run)
+
+
+def _turn(steps: Iterator[None]) -> str:
+    """Let a run go on for a while: whether it 'goes on', has 'ended' or is 'out of memory'."""
+    try:
+        next(steps)
+    except StopIteration:
+        return "ended"
+    except torch.OutOfMemoryError:
+        return "out of memory"
+    return "goes on"
 
 
 class PipedBar:

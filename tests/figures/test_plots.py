@@ -126,6 +126,18 @@ def traversed(base_images):
     return torch.stack(rows).unflatten(0, (2, LATENT_DIM))
 
 
+def test_a_grid_has_its_images_in_lines_and_grey_around_them():
+    images = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(3, 1, 2, 3)
+    grey = round(255 * plots.GAP_GREY)
+    grid = plots._grid(images, per_line=2, gap=1)
+    assert grid.shape == (7, 9, 3) and grid.dtype == np.uint8
+    assert (grid[[0, 3, 6]] == grey).all() and (grid[:, [0, 4, 8]] == grey).all()
+    assert (grid[1:3, 1:4] == 0).all() and (grid[1:3, 5:8] == 128).all()
+    assert (grid[4:6, 1:4] == 255).all() and (grid[4:6, 5:8] == grey).all()
+    red = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(1, 3, 2, 2)
+    assert plots._grid(red, per_line=4, gap=1)[1, 1].tolist() == [255, 0, 0]
+
+
 def test_latent_traversal_moves_one_latent_and_leaves_mu_alone():
     mu = torch.tensor([0.5, -1.0, 2.0])
     seen = latent_traversal(lambda z: z[:, :, None, None], mu, 1, torch.tensor([-3.0, 0.0, 3.0]))

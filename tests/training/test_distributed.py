@@ -1,6 +1,7 @@
 """One process, and two of torchrun's: what they exchange, and a run that they share.
 
-Started by torchrun, this file is the program of the two processes.
+As a program, this file starts the two processes: with torchrun's agent and environment, but as
+forks of itself, which have torch imported already.
 """
 
 import json
@@ -12,15 +13,19 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 import train
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig, parse
-from factorvae.datasets import load_dataset
+from factorvae.datasets import Dataset, load_dataset
+from factorvae.datasets.table import Pixels
+from factorvae.device import exact_float32
 from factorvae.errors import UserError
 from factorvae.objective import permute_dims
 from factorvae.training.distributed import ALONE, World, join_world
@@ -31,6 +36,9 @@ from tests.helpers import run_main, same_state
 ROOT = Path(train.__file__).parent
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
 SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3".split()
+ON_CARD = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, lr=1e-3)
+# Asked for when a test is about to run: the file as a program must not touch CUDA before it forks.
+needs_cuda = pytest.mark.skipif("not torch.cuda.is_available()", reason="no CUDA device")
 COMMANDS = {  # folders are relative: each process has its own
     "whole": ["--output_dir", "whole"],
     "begun alone": ["--output_dir", "begun_alone"],
@@ -97,16 +105,46 @@ def exchanges(world, folder):
     return told
 
 
-def main():
-    folder, data = Path(sys.argv[1]), sys.argv[2:]
+def steps_on_card(world, dataset):
+    """The state of a training after a few steps, in float32 proper, on the first CUDA device."""
+    device = torch.device("cuda", 0)
+    with exact_float32():
+        trainer = Trainer(ON_CARD, dataset, device, world.with_group_for(device, "gloo"))
+        trainer.advance(4)
+        trainer.wait()
+    return trainer.state_dict()
+
+
+def noise():
+    """64 images that every process draws alike."""
+    levels = np.random.default_rng(0).integers(0, 256, (64, 1, 64, 64), dtype=np.uint8)
+    return Dataset("noise", "made", Pixels(levels))
+
+
+def train_on_one_card(world, folder):
+    torch.save(steps_on_card(world, noise()), folder / f"on_card{world.rank}.pt")
+
+
+def work(folder, data):
+    """What each of the two processes does."""
     with join_world() as world:
         told = exchanges(world, folder)
+        if torch.cuda.is_available():
+            train_on_one_card(world, folder)
     os.chdir(folder / f"rank{world.rank}")
     told["codes"], told["outputs"] = {}, {}
     for number, (name, flags) in enumerate(COMMANDS.items(), start=1):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # each meets the other anew
         told["codes"][name], *told["outputs"][name] = run_main(train.main, *data, *SMALL, *flags)
     (folder / f"told{world.rank}.json").write_text(json.dumps(told))
+
+
+def main():
+    import torch._dynamo  # noqa: F401  now, and not by each for itself: torch.optim needs it
+
+    settings = dict(min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="two", max_restarts=0)
+    settings |= dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+    elastic_launch(LaunchConfig(**settings), work)(Path(sys.argv[1]), sys.argv[2:])
 
 
 def train_alone(data, run_dir, *flags):
@@ -130,11 +168,10 @@ def two(data, tmp_path_factory):
     for rank in range(2):
         (folder / f"rank{rank}").mkdir()
     shutil.copytree(half, folder / "rank0" / "begun_alone")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [__file__, folder, *data]
+    command = [sys.executable, __file__, folder, *data]
     done = subprocess.run(
         list(map(str, command)),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -303,6 +340,34 @@ def test_one_process_goes_on_with_a_run_begun_by_two(two, start, data, tmp_path)
     train_alone(data, run_dir)
     assert "resuming at step 10 of 20" in (run_dir / "log.txt").read_text()
     assert_same_but_for_rounding(run_dir, two.alone, start)
+
+
+@needs_cuda
+def test_cuda_two_processes_on_one_card_are_one_but_for_rounding(two):
+    one, other = (
+        torch.load(two.folder / f"on_card{rank}.pt", weights_only=True) for rank in range(2)
+    )
+    start = Trainer(ON_CARD, noise(), "cuda").state_dict()
+    alone = steps_on_card(ALONE, noise())
+    for network in ("vae", "discriminator"):
+        assert same_state(one[network], other[network])
+        for name, before in start[network].items():
+            moved = (alone[network][name] - before).norm()
+            apart = (alone[network][name] - one[network][name]).norm()
+            assert moved > 0
+            assert apart < 0.02 * moved, (network, name)
+
+
+def test_more_processes_than_devices_are_refused_but_in_tests(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(dist, "new_group", lambda backend: backend)
+    world, device = World(size=2), torch.device("cuda", 0)
+    with pytest.raises(UserError, match="2 processes cannot share 1 CUDA devices"):
+        world.with_group_for(device)
+    assert world.with_group_for(device, "gloo").group == "gloo"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert world.with_group_for(device).group == "nccl"
 
 
 def test_only_the_first_process_writes_and_tells(two):

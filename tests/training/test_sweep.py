@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -16,13 +17,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import train
+from factorvae import training
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.training.run_folder import read_log
-from factorvae.training.sweep import runs_of, sweep_dir_of
+from factorvae.training.sweep import _in_turns, _train_in_process, runs_of, sweep_dir_of
+from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
 
 ROOT = Path(train.__file__).parent
@@ -131,9 +135,9 @@ def contents(folder, *names):
 
 def wait_for(condition, what):
     """What `condition` gives as soon as it holds."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} within two minutes"
+        assert time.monotonic() < deadline, f"no {what} within five minutes"
         time.sleep(0.02)
     return value
 
@@ -369,6 +373,76 @@ def test_a_run_that_fails_does_not_stop_the_others(sweep, alone):
     assert_same_run(sweep.folder / other["folder"], alone("6.4", 0, 20))
 
 
+@pytest.fixture
+def card(monkeypatch):
+    """Runs train in turns as on a CUDA device, with memory for as many as `card.room` says.
+
+    What does not fit is noticed at step 10.
+    """
+    card = SimpleNamespace(room=0, trainers=set())
+    advance, close = Trainer.advance, Trainer.close
+
+    def advance_in_memory(trainer, steps):
+        card.trainers.add(trainer)
+        if trainer.steps_done == 10 and len(card.trainers) > card.room:
+            raise torch.OutOfMemoryError("no room")
+        advance(trainer, steps)
+
+    def close_and_free(trainer):
+        card.trainers.discard(trainer)
+        close(trainer)
+
+    def in_turns(runs, jobs, threads, *rest):
+        _in_turns(runs, jobs, torch.device("cpu"), threads, *rest)
+
+    monkeypatch.setattr(Trainer, "advance", advance_in_memory)
+    monkeypatch.setattr(Trainer, "close", close_and_free)
+    monkeypatch.setattr(training.sweep, "_in_processes", in_turns)
+    return card
+
+
+def test_a_run_that_does_not_fit_beside_others_waits_and_lowers_the_jobs(card, sweep, alone):
+    card.room = 2
+    flags = ("--seed", "0-3", "--max_steps", 20, "--checkpoint_every", 4, "--overwrite")
+    code, out, err = sweep(*flags, "--jobs", 4)
+    assert code == 0
+    first, second, *_ = names = [run_name("6.4", seed) for seed in range(4)]
+    told = [line for line in out.splitlines() if line.startswith("no room")]
+    assert told == [
+        f"no room on cpu for {name} too: from now on {jobs} at a time"
+        for name, jobs in ((first, 3), (second, 2))
+    ]
+    assert "step 84 of 84" in err  # two runs made steps 9 and 10 twice
+    for seed, name in enumerate(names):
+        run = told_of(sweep.folder)[name]
+        assert (run["state"], run["error"]) == ("finished", "")
+        resumed = "resuming at step 8 of 20" in (sweep.folder / name / "log.txt").read_text()
+        assert resumed == (name in (first, second))
+        assert_same_run(sweep.folder / name, alone("6.4", seed, 20))
+    assert not card.trainers
+
+
+def test_a_run_that_does_not_fit_alone_fails(card, sweep):
+    code, out, err = sweep("--seed", "0-1", "--max_steps", 20, "--jobs", 2)
+    assert code == 2
+    assert "from now on 1 at a time" in out
+    for run in told_of(sweep.folder).values():
+        assert (run["state"], run["steps"]) == ("failed", 0)
+        assert run["error"].startswith("out of memory on cpu, even alone")
+    assert "Traceback" not in out + err
+
+
+def test_a_sweep_says_that_bf16_is_emulated(sweep, monkeypatch):
+    flags = ("--seed", "0-1", "--max_steps", 1, "--jobs", 1)
+    told = []
+    for emulated, precision in ((True, "bf16"), (True, "fp32"), (False, "bf16")):
+        monkeypatch.setattr(training.run, "emulates_bf16", lambda _, emulated=emulated: emulated)
+        code, out, _ = sweep(*flags, "--precision", precision, "--overwrite")
+        assert code == 0
+        told.append(out.count("emulates them"))
+    assert told == [1, 0, 0]
+
+
 def test_a_signal_stops_a_sweep_in_turns_and_it_goes_on(sweep, alone):
     first, second = (sweep.folder / run_name("6.4", seed) for seed in (0, 1))
     flags = ("--seed", "0-1", "--jobs", 1)
@@ -410,10 +484,10 @@ def test_evaluate_finds_the_runs_of_a_sweep_and_groups_their_seeds(finished):
 
 
 @needs_proc
-def test_runs_in_processes_finish_fail_and_die_each_on_their_own(sweep, alone, capfd):
-    names = [run_name(gamma, 0) for gamma in ("6.4", "20", "1e+39")]
-    resumed, killed, failing = (sweep.folder / name for name in names)
-    flags = ("--gamma", "6.4", "20", TOO_LARGE, "--max_steps", 40)
+def test_runs_in_processes_finish_and_die_each_on_their_own(sweep, alone, capfd):
+    names = [run_name(gamma, 0) for gamma in ("6.4", "20")]
+    resumed, killed = (sweep.folder / name for name in names)
+    flags = ("--gamma", "6.4", "20", "--max_steps", 40)
     shutil.copytree(alone("6.4", 0, 10), resumed)
 
     def kill():
@@ -421,27 +495,48 @@ def test_runs_in_processes_finish_fail_and_die_each_on_their_own(sweep, alone, c
         os.kill(pid, signal.SIGKILL)
 
     with meanwhile(kill):
-        code, out, err = sweep(*flags, "--jobs", 3)
+        code, out, err = sweep(*flags, "--jobs", 2)
     assert code == 2
-    assert "3 at a time" in out
+    assert "2 at a time" in out
     assert "Traceback" not in out + err + capfd.readouterr().err
     told = told_of(sweep.folder)
-    assert [told[name]["state"] for name in names] == ["finished", "failed", "failed"]
+    assert [told[name]["state"] for name in names] == ["finished", "failed"]
     assert told[killed.name]["error"] == "its process died (exit code -9)"
-    assert "not finite" in told[failing.name]["error"]
     assert told[resumed.name]["figures"] == last_figures(resumed)
-    for run in (killed, failing):
-        assert f"failed {run.name}: {told[run.name]['error']}" in out
+    assert f"failed {killed.name}: {told[killed.name]['error']}" in out
     assert "resuming at step 10 of 40" in (resumed / "log.txt").read_text()
     assert_same_run(resumed, alone("6.4", 0, 40))
 
     before = contents(sweep.folder, "ckpt.pt")
-    code, out, _ = sweep(*flags, "--jobs", 1)  # the one that died is trained, the other fails again
-    assert code == 2
-    told = told_of(sweep.folder)
-    assert [told[name]["state"] for name in names] == ["finished", "finished", "failed"]
+    assert sweep(*flags, "--jobs", 1)[0] == 0  # the one that died is trained
+    assert [run["state"] for run in told_of(sweep.folder).values()] == ["finished", "finished"]
     assert_same_run(killed, alone("20", 0, 40))
     assert before.items() <= contents(sweep.folder, "ckpt.pt").items()
+
+
+def test_the_process_of_a_run_tells_how_it_ended(tiny_data, tmp_path, monkeypatch):
+    """What such a process does, done in this one."""
+    monkeypatch.setattr(training.sweep, "end_with_parent", lambda: None)
+    flags = (*tiny_data, *SMALL, "--max_steps", "10", "--seed", "0", "--gamma", "6.4", TOO_LARGE)
+    good, failing = parse_sweep(TrainConfig, "", flags)
+    missing = dataclasses.replace(good, dataset="folder:nowhere")
+    told = []
+    for number, config in enumerate((good, failing, missing)):
+        ours, its = multiprocessing.Pipe()
+        config = dataclasses.replace(config, output_dir=str(tmp_path / str(number)))
+        _train_in_process(config, 1, its)
+        its.close()
+        messages = []
+        with contextlib.suppress(EOFError):
+            while True:
+                messages.append(ours.recv())
+        told.append(messages)
+    rows, (*_, failed), ((state, error, steps),) = told
+    assert [steps for steps, _ in rows[:-1]] == [5, 5]
+    assert rows[0][1].startswith("recon ")
+    assert rows[-1] == ("finished", "", 10)
+    assert failed[0] == "failed" and "not finite at step" in failed[1] and failed[2] == 0
+    assert (state, steps) == ("failed", 0) and "nowhere" in error
 
 
 @pytest.mark.slow

@@ -107,9 +107,9 @@ SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (si
 
 def wait_for_rows(run_dir):
     stats = run_dir / "stats.csv"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (stats.exists() and stats.read_text().count("\n") > 3):
-        assert time.monotonic() < deadline, "no step within two minutes"
+        assert time.monotonic() < deadline, "no step within five minutes"
         time.sleep(0.02)
 
 
