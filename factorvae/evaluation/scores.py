@@ -181,6 +181,11 @@ class Score:
     decimals: int = 3
     headline: bool = False
 
+    def text(self, value: float) -> str:
+        """The number as tables have it; a count's mean and deviation are no whole numbers."""
+        decimals = self.decimals or int(not float(value).is_integer())
+        return f"{value:.{decimals}f}"
+
 
 @dataclass(frozen=True)
 class Metric:
