@@ -104,6 +104,7 @@ def _flat(model: EvaluatedModel) -> dict[str, float]:
 def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
     """Everything that is known of a measured model."""
     dataset, checkpoint = model.dataset, model.checkpoint
+    names = config.factors or dataset.factor_names
     return {
         "checkpoint": {
             "path": str(model.path),
@@ -117,8 +118,8 @@ def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
             "source": dataset.source,
             "num_images": len(dataset),
             "num_encoded": model.num_encoded,
-            "factor_names": list(dataset.factor_names),
-            "factor_sizes": list(dataset.factor_sizes),
+            "factor_names": list(names),
+            "factor_sizes": [dataset.factor_sizes[dataset.factor_names.index(n)] for n in names],
         },
         "settings": dataclasses.asdict(config),
         "points": {
@@ -328,6 +329,8 @@ def _about_data(model: EvaluatedModel, config: EvaluateConfig) -> list[str]:
         f"{model.num_encoded:,} encoded; {model.num_points:,} points{held_out}, "
         f"seed {config.seed}, repeats {config.repeats}"
     ]
+    if config.factors is not None:
+        lines.append(f"factors scored: {', '.join(config.factors)}; the others vary at random")
     trained_on = model.checkpoint["dataset"]
     if (dataset.name, dataset.source) != (trained_on["name"], trained_on["source"]):
         lines.append(f"trained on other images: {trained_on['name']}, {trained_on['source']}")
