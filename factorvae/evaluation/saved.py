@@ -47,13 +47,17 @@ def saved_scores(checkpoint: Path) -> SavedScores | None:
             f"{content['points']['num_points']:,} points, seed {content['settings']['seed']}."
         )
         rows = [["score", "value", "\N{PLUS-MINUS SIGN}", "how"]]
+        told = None
         for score in SCORES:
             found = scores.get(score.name)
             if found is None or found["value"] is None:
                 continue
             error = found["standard_error"]
             shown = "" if error is None else score.text(error)
-            rows.append([score.title, score.text(found["value"]), shown, found["how"]])
+            # once for all scores that are made alike
+            how = "" if found["how"] == told else found["how"]
+            told = found["how"]
+            rows.append([score.title, score.text(found["value"]), shown, how])
         if any(row[2] for row in rows[1:]):
             about += " \N{PLUS-MINUS SIGN}: standard error."
         names = tuple(data["factor_names"])

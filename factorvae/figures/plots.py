@@ -728,11 +728,14 @@ def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) 
     if dead.any():
         names.append((0.0, f"{dead.sum()} dead", "0.75"))
     height = axes.bbox.height
+    low, high = axes.get_xlim()
+    last_step = (step[-1] - low) / (high - low)
     heights = [axes.transData.transform((0, end))[1] - axes.bbox.y0 for end, *_ in names]
     for at, y, (_, name, color) in zip(heights, _spread(heights, 11, height), names, strict=False):
         # from the line's end to its name, which may have had to make room
         ends = [min(at, height) / height, y / height]
-        leader = Line2D([1.0, 1.05], ends, transform=axes.transAxes, color=color, linewidth=0.8)
+        places = [last_step, 1.05]
+        leader = Line2D(places, ends, transform=axes.transAxes, color=color, linewidth=0.8)
         axes.figure.add_artist(leader)
         axes.text(1.06, y / height, name, va="center", size=7.5, transform=axes.transAxes)
 

@@ -534,6 +534,9 @@ def test_training_curves_are_the_columns_of_the_log():
     ends = sorted(float(line.get_ydata()[0]) * (high - low) + low for line in leaders)
     live = [log[f"kl_{latent}"][-1] for latent in range(10) if latent % 3]
     np.testing.assert_allclose(ends, sorted([0.0, *live]), atol=1e-6)  # each meets its line
+    low, high = by_latent.get_xlim()
+    starts = [float(line.get_xdata()[0]) * (high - low) + low for line in leaders]
+    np.testing.assert_allclose(starts, log["step"][-1])
     assert_readable(figure)
 
 
