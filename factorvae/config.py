@@ -316,6 +316,9 @@ class EvaluateConfig(Config):
     metrics: tuple[str, ...] | None = option(
         None, "metrics", f"only these (default: all that the data allow): {', '.join(METRIC_NAMES)}"
     )
+    factors: tuple[str, ...] | None = option(
+        None, "metrics", "score these factors only; the others vary at random (default: all)"
+    )
     num_batches: int = option(
         40, "metrics", "times --batch_size: points of each metric but the votes", minimum=1
     )

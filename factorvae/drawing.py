@@ -1,5 +1,6 @@
 """What `visualize.py` does: pictures of a model from its checkpoint, its data and its log."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ from factorvae.checkpoint import (
     restore_dataset,
     restore_vae,
 )
-from factorvae.config import VisualizeConfig
+from factorvae.config import TrainConfig, VisualizeConfig
 from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
-from factorvae.evaluation.report import read_scores
+from factorvae.evaluation.saved import SavedScores, read_scores, saved_scores
 from factorvae.figures.gallery import Gallery, write_gallery
+from factorvae.figures.page import PageTable
 from factorvae.figures.plots import run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
+from factorvae.methods import METHOD_SETTINGS, METHODS, Method
 from factorvae.training.run_folder import log_until
 
 
@@ -48,16 +51,35 @@ def visualize(config: VisualizeConfig) -> None:
         base_index = check_images(dataset, config.image_index)
     else:
         base_index = choose_images(dataset, config.num_images, config.seed)
-    gallery = gallery_of(path, checkpoint, dataset, base_index, config, device)
+    scores = scores_of(path, step)
+    gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
         "checkpoint": path,
         "step": step,
         "state": state,
         "images": f"{dataset.name}, {dataset.source}",
-        **trained,
+        **{name: value for name, value in trained.items() if name in fields_of(trained["method"])},
     }
-    for line in write_gallery(gallery, output_dir, config.format, settings):
+    tables = []
+    if scores is not None:
+        tables = [PageTable("scores", "Scores", scores.about, scores.rows)]
+    for line in write_gallery(gallery, output_dir, config.format, settings, tables):
         print(f"{output_dir}/{line}")
+
+
+def scores_of(path: Path, step: int) -> SavedScores | None:
+    """What evaluate.py has written of the checkpoint at this step."""
+    scores = saved_scores(path)
+    if scores is not None and scores.step != step:
+        print(f"{scores.path} is of step {scores.step:,} and is left out; evaluate.py renews it")
+        return None
+    return scores
+
+
+def fields_of(method: str) -> set[str]:
+    """The training's settings without those of other methods."""
+    others = METHOD_SETTINGS - set(METHODS.get(method, Method()).settings)
+    return {field.name for field in fields(TrainConfig)} - others
 
 
 def gallery_of(
@@ -67,6 +89,7 @@ def gallery_of(
     base_index: np.ndarray,
     config: VisualizeConfig,
     device: torch.device,
+    scores: SavedScores | None = None,
 ) -> Gallery:
     """What there is to draw of one checkpoint."""
     trained, step = checkpoint["config"], checkpoint["step"]
@@ -78,6 +101,8 @@ def gallery_of(
         base_index=base_index,
         log=log_until(path.parent, step),
         seed=config.seed,
+        measured={} if scores is None else scores.details,
+        measured_factors=() if scores is None else scores.factor_names,
     )
 
 

@@ -72,17 +72,25 @@ class Progress:
                 tqdm.write(printable(text))
                 sys.stdout.flush()
 
-    def show(self, figures: str) -> None:
-        """Show the latest figures of a training beside the bar, or in a line when one is due."""
+    def show(self, figures: str, of: str = "") -> None:
+        """Show the latest figures of a training beside the bar, or in a line when one is due.
+
+        of: the run's name, in front of them; beside a bar only where there is room for it.
+        """
         now = time.monotonic()
+        named = f"{of}: {figures}" if of else figures
         if self.bar is not None:
+            # what steps, time left and a bar to be seen take of the line
+            room = (self.bar.format_dict["ncols"] or 80) - 2 * len(str(self.total)) - 24
+            shown = named if len(named) <= room else figures
+            self.bar.bar_format = STEPS if len(shown) <= room else STEPS.replace("{bar} ", "")
             with _even_where_nobody_reads():
-                self.bar.set_postfix_str(figures)
+                self.bar.set_postfix_str(shown)
         elif self.shown and (self._is_due() or self.done == self.total):
             rate = (self.done - self.first) / (now - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
             progress = f"step {self.done:,} of {self.total:,}, {left} left"
-            self._line(f"{progress}  {figures}  {rate:.1f} steps/s")
+            self._line(f"{progress}  {named}  {rate:.1f} steps/s")
 
     def tell(self) -> None:
         """Print a line when one is due and there is no bar."""

@@ -1,9 +1,19 @@
 """What is told of long work."""
 
+import fcntl
+import os
+import re
+import select
+import struct
+import sys
+import termios
 import threading
 import time
 
-from factorvae.progress import Activity
+import pytest
+
+from factorvae.progress import Activity, Progress
+from factorvae.training.run_folder import shown_figures
 
 
 def test_work_that_is_busy_in_one_call_is_told_of(capsys):
@@ -29,3 +39,25 @@ def test_quick_work_is_not_told(capsys):
         with activity.at("mig"):
             pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("columns", "named"), [(80, False), (130, True)])
+def test_a_sweep_s_bar_shows_step_time_left_and_losses_whole(monkeypatch, columns, named):
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    row = {"recon": 1234.5678, "kl": 21.456, "tc": -0.0391, "disc_accuracy": 0.5007}
+    figures = shown_figures(row)
+    with open(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress(6_000_000, 1_234_567) as progress:
+            time.sleep(0.2)  # it draws ten times a second at most
+            progress.advance(1)
+            progress.show(figures, of="dsprites_btcvae_beta1_gamma6.4_seed0")
+        shown = b""
+        while select.select([ours], [], [], 0.2)[0]:
+            shown += os.read(ours, 1 << 16)
+    os.close(ours)
+    line = re.split(r"[\r\n]+", shown.decode().strip())[-1]
+    assert len(line) <= columns
+    assert line.startswith("1234568/6000000 ") and re.search(r" [0-9:?]+ left, ", line)
+    assert line.endswith(figures) and ("seed0: recon" in line) == named

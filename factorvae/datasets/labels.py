@@ -28,14 +28,15 @@ def with_labels(
     its order; otherwise `factors` has them image by image.
 
     names: of the factors, [F]. columns: the values of each, [F] arrays [N] of numbers or text; a
-    column of text that is all numbers is one of numbers. Values are numbered as they are sorted.
+    column of text that is all numbers is one of numbers. Values are numbered as they are sorted,
+    and words are kept.
     where: the labels' file, for messages. Raises UserError for names that are empty or not
     distinct, and for numbers that are not finite.
     """
     if not all(names) or len(set(names)) < len(names):
         listed = ", ".join(map(repr, names))
         raise UserError(f"{where}: expected distinct names of factors, not {listed}")
-    values, indices = [], []
+    values, indices, words = [], [], {}
     for factor, column in zip(names, columns, strict=True):
         if column.dtype.kind == "U" and all(map(NUMBER.fullmatch, column.tolist())):
             column = column.astype(np.float64)
@@ -45,7 +46,9 @@ def with_labels(
                 f"{where}: {factor} of image {image} is {column[image]}: expected finite numbers"
             )
         found, index = np.unique(column, return_inverse=True)
-        values.append(range(len(found)) if column.dtype.kind == "U" else found)
+        if column.dtype.kind == "U":
+            words[factor] = tuple(found.tolist())
+        values.append(range(len(found)) if factor in words else found)
         indices.append(index)
     sizes = tuple(map(len, values))
     factors = np.column_stack(indices)  # int64 [N, F]
@@ -54,7 +57,7 @@ def with_labels(
         index = space.index_of(factors)
         order = np.argsort(index)
         if np.array_equal(index[order], np.arange(len(space))):
-            return Dataset(name, source, Pixels(pixels, order), space)
+            return Dataset(name, source, Pixels(pixels, order), space, value_words=words)
     for factor, size in zip(names, sizes, strict=True):
         if 2 * size > len(factors):
             print(
@@ -64,4 +67,4 @@ def with_labels(
                 ),
                 file=sys.stderr,
             )
-    return Dataset(name, source, Pixels(pixels), None, factors, tuple(names), sizes)
+    return Dataset(name, source, Pixels(pixels), None, factors, tuple(names), sizes, words)

@@ -1,5 +1,6 @@
 """A dataset is a table of images and, where they are known, the factors that made them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -220,6 +221,7 @@ class Dataset:
     or 'official'. factor_space: given where image i shows the i-th combination of known factors.
     factors: int [N, F], given where factors are known but are no full grid, with their names and
     the number of values of each. factor_names and factor_sizes are a given factor_space's too.
+    value_words: by factor, what its values are called, where they are categories with names.
     Raises UserError for a factor out of range.
     """
 
@@ -230,6 +232,7 @@ class Dataset:
     factors: np.ndarray | None = field(default=None, repr=False)
     factor_names: tuple[str, ...] = ()
     factor_sizes: tuple[int, ...] = ()
+    value_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.factor_space is not None:

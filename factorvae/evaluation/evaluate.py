@@ -125,6 +125,7 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
             raise UserError(
                 f"{dataset.name} has {len(dataset)} images; {FEWEST_POINTS} are the fewest"
             )
+        check_factors(config.factors, dataset)
         models.append(EvaluatedModel(path, checkpoint, dataset, _setting(checkpoint, dataset)))
     for model in models:
         model.missing = _missing(model, models)
@@ -132,6 +133,20 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
         if all(name in model.missing for model in models):
             raise UserError(f"{name} of {models[0].path}: {models[0].missing[name]}")
     return models
+
+
+def check_factors(names: Sequence[str] | None, dataset: Dataset) -> None:
+    """UserError unless the names, where any are given, are factors of the dataset, each once."""
+    if names is None:
+        return
+    if not dataset.factor_names:
+        raise UserError(f"--factors: the factors of {dataset.name} are not known")
+    for name in names:
+        if name not in dataset.factor_names:
+            known = ", ".join(dataset.factor_names)
+            raise UserError(f"--factors {name}: {dataset.name} has {known}")
+    if len(set(names)) < len(names):
+        raise UserError(f"--factors names one twice: {', '.join(names)}")
 
 
 def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:

@@ -104,6 +104,7 @@ def _flat(model: EvaluatedModel) -> dict[str, float]:
 def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
     """Everything that is known of a measured model."""
     dataset, checkpoint = model.dataset, model.checkpoint
+    names = config.factors or dataset.factor_names
     return {
         "checkpoint": {
             "path": str(model.path),
@@ -117,8 +118,8 @@ def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
             "source": dataset.source,
             "num_images": len(dataset),
             "num_encoded": model.num_encoded,
-            "factor_names": list(dataset.factor_names),
-            "factor_sizes": list(dataset.factor_sizes),
+            "factor_names": list(names),
+            "factor_sizes": [dataset.factor_sizes[dataset.factor_names.index(n)] for n in names],
         },
         "settings": dataclasses.asdict(config),
         "points": {
@@ -181,8 +182,8 @@ def _table_of_one(model: EvaluatedModel, config: EvaluateConfig) -> str:
     told = None
     for score in _known([model]):
         error = model.errors.get(score.name)
-        shown = "" if error is None else _number(error, score)
-        line = f"{score.title:{title}}  {_number(model.scores[score.name], score):>9} {shown:>8}"
+        shown = "" if error is None else score.text(error)
+        line = f"{score.title:{title}}  {score.text(model.scores[score.name]):>9} {shown:>8}"
         if model.protocols[score.name] != told:  # once for all scores that are made alike
             told = model.protocols[score.name]
             how = textwrap.wrap(told, WIDTH - len(indent))
@@ -287,7 +288,7 @@ def _heading_with_variant(score: Score, config: EvaluateConfig) -> str:
 def _cells_of(model: EvaluatedModel) -> Callable[[Score], str]:
     def cell(score: Score) -> str:
         value = model.scores.get(score.name)
-        return "-" if value is None else _number(value, score)
+        return "-" if value is None else score.text(value)
 
     return cell
 
@@ -297,18 +298,12 @@ def _cells_of_group(group: Sequence[EvaluatedModel], sign: str) -> Callable[[Sco
         values = [model.scores[score.name] for model in group if score.name in model.scores]
         if not values:
             return "-"
-        mean = _number(float(np.mean(values)), score)
+        mean = score.text(float(np.mean(values)))
         if len(values) == 1:
             return mean
-        return f"{mean}{sign}{_number(float(np.std(values, ddof=1)), score)}"
+        return f"{mean}{sign}{score.text(float(np.std(values, ddof=1)))}"
 
     return cell
-
-
-def _number(value: float, score: Score) -> str:
-    # a count's mean and deviation are no whole numbers
-    decimals = score.decimals or int(not float(value).is_integer())
-    return f"{value:.{decimals}f}"
 
 
 def _known(models: Sequence[EvaluatedModel]) -> list[Score]:
@@ -334,6 +329,8 @@ def _about_data(model: EvaluatedModel, config: EvaluateConfig) -> list[str]:
         f"{model.num_encoded:,} encoded; {model.num_points:,} points{held_out}, "
         f"seed {config.seed}, repeats {config.repeats}"
     ]
+    if config.factors is not None:
+        lines.append(f"factors scored: {', '.join(config.factors)}; the others vary at random")
     trained_on = model.checkpoint["dataset"]
     if (dataset.name, dataset.source) != (trained_on["name"], trained_on["source"]):
         lines.append(f"trained on other images: {trained_on['name']}, {trained_on['source']}")
@@ -412,20 +409,3 @@ def _setting_value(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def read_scores(run_dir: Path) -> dict[str, float]:
-    """The finite scores of a run's metrics.json by name; none where it was not evaluated.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = run_dir / METRICS_NAME
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-        values = {name: score["value"] for name, score in content["scores"].items()}
-        return {name: float(value) for name, value in values.items() if value is not None}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error

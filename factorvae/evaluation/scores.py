@@ -26,7 +26,12 @@ DECODED_AT_ONCE = 64
 
 def draw_factor_vae(trial: Trial) -> Draws:
     generator = trial.generator("factor_vae_score")
-    return draw_votes(trial.dataset.factor_sizes, generator, protocol=trial.config.protocol)
+    return draw_votes(
+        trial.dataset.factor_sizes,
+        generator,
+        protocol=trial.config.protocol,
+        among=trial.scored_factors,
+    )
 
 
 def factor_vae_score(trial: Trial, draws: Draws) -> Result:
@@ -42,7 +47,8 @@ def factor_vae_score(trial: Trial, draws: Draws) -> Result:
 
 
 def draw_beta_vae(trial: Trial) -> Draws:
-    return draw_pairs(trial.dataset.factor_sizes, trial.generator("beta_vae_score"))
+    generator = trial.generator("beta_vae_score")
+    return draw_pairs(trial.dataset.factor_sizes, generator, among=trial.scored_factors)
 
 
 def beta_vae_score(trial: Trial, draws: Draws) -> Result:
@@ -180,6 +186,11 @@ class Score:
     heading: str
     decimals: int = 3
     headline: bool = False
+
+    def text(self, value: float) -> str:
+        """The number as tables have it; a count's mean and deviation are no whole numbers."""
+        decimals = self.decimals or int(not float(value).is_integer())
+        return f"{value:.{decimals}f}"
 
 
 @dataclass(frozen=True)

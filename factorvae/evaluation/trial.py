@@ -42,16 +42,25 @@ class Trial:
         return self.encoded.codes(self.points)
 
     @property
+    def scored_factors(self) -> list[int]:
+        """The places of the factors that are scored, F of them."""
+        names = self.dataset.factor_names
+        return [names.index(name) for name in self.config.factors or names]
+
+    @property
     def factors(self) -> np.ndarray:
         """Of the points: int [N, F]."""
-        return factors_of(self.dataset, self.points)
+        return self._factors_of(self.points)
 
     @property
     def split(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """codes and factors to fit, codes and factors held out."""
-        codes, dataset = self.encoded.codes, self.dataset
-        fit = codes(self.fit), factors_of(dataset, self.fit)
-        return *fit, codes(self.held_out), factors_of(dataset, self.held_out)
+        codes = self.encoded.codes
+        fit = codes(self.fit), self._factors_of(self.fit)
+        return *fit, codes(self.held_out), self._factors_of(self.held_out)
+
+    def _factors_of(self, index: np.ndarray) -> np.ndarray:
+        return factors_of(self.dataset, index)[:, self.scored_factors]
 
     def generator(self, purpose: str) -> np.random.Generator:
         """Independent for every purpose and repeat, whatever else is measured."""

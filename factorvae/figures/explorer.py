@@ -223,7 +223,8 @@ def responses(
             lines = conditional_means(mu, factors[:, factor], size)[None]
             values = range(size)
         else:
-            varied = [factor] if group is None or factor == group else [group, factor]
+            alone = group is None or factor == group or name in dataset.value_words
+            varied = [factor] if alone else [group, factor]
             cells = int(np.prod([space.sizes[each] for each in varied]))
             count = min(MOST_SETTINGS, max(1, RESPONSE_IMAGES // cells))
             settings = balanced_factors(space.sizes, count, np.random.default_rng([seed, 2]))
@@ -232,11 +233,12 @@ def responses(
             )
             lines = lines if lines.ndim == 3 else lines[None]  # [G, V, D]
             values = space.values[factor]
-        named = factor == group and len(groups) == size
+        words = groups if factor == group else dataset.value_words.get(name, ())
+        named = len(words) == size
         described.append(
             {
                 "name": name,
-                "labels": list(groups) if named else [value_text(value) for value in values],
+                "labels": list(words) if named else [value_text(value) for value in values],
                 "points": named or size <= MOST_POINTS,
                 "lines": rounded(lines),
             }

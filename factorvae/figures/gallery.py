@@ -1,13 +1,14 @@
 """Every picture of one trained model: what to encode and decode for it, and which plot to call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from factorvae.config import DEAD_KL
@@ -16,8 +17,8 @@ from factorvae.encoding import EncodedDataset
 from factorvae.figures import plots
 from factorvae.figures.explorer import explorer_page, factors_of
 from factorvae.figures.gif import encode_gif
-from factorvae.figures.page import PagePicture, html_page
-from factorvae.figures.style import png_bytes, save_figure
+from factorvae.figures.page import PagePicture, PageTable, html_page
+from factorvae.figures.style import save_figure, untitled, untitled_png_bytes
 from factorvae.figures.traversal import (
     balanced_factors,
     cosine_sweep,
@@ -41,6 +42,14 @@ NUM_PAIRS = 24
 NUM_SAMPLES = 72
 NUM_FRAMES = 48
 MOST_GIF_CELLS = 32  # base images are left out of the animation where latents are many
+LOSSES = {  # on the page, with their decimals
+    "recon": ("Reconstruction loss / nats", 1),
+    "kl": ("KL to the prior / nats", 2),
+    "elbo": ("ELBO / nats", 1),
+    "tc": ("Total correlation, the discriminator's estimate / nats", 3),
+    "disc_accuracy": ("Discriminator accuracy", 3),
+    "penalty": ("Penalty, before γ", 3),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ class Gallery:
 
     title: the run, from `plots.run_title`. base_index: the images whose codes are traversed, int64
     [B]. log: columns of the run's log, where there is one. seed: draws every sample; the same seed
-    gives the same pictures.
+    gives the same pictures. measured: by metric, what evaluate.py wrote to explain its scores, of
+    the factors `measured_factors`.
     """
 
     vae: VAE
@@ -59,24 +69,35 @@ class Gallery:
     base_index: np.ndarray
     log: Mapping[str, np.ndarray] | None = None
     seed: int = 0
+    measured: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    measured_factors: tuple[str, ...] = ()
 
     def traversals(self) -> Figure:
         values = torch.linspace(-LIMIT, LIMIT, 7)
+        codes = self._encoded.codes(self.base_index)
         return plots.traversals(
             self._traversed(self.base_index, values),
-            self._kl,
+            self.kl,
             values,
             base_images=self.dataset.batch(self.base_index),
-            base_names=[image_name(self.dataset, index) for index in self.base_index],
+            decoded=self._decode(torch.from_numpy(codes)),
+            codes=codes,
+            base_names=self._names_of(self.base_index),
             title=self.title,
         )
 
-    def animation(self) -> bytes:
-        """A GIF."""
+    def animation(self) -> list[Image.Image]:
+        """The frames of a GIF."""
         shown = self.base_index[: max(1, MOST_GIF_CELLS // self.vae.latent_dim)]
         values = cosine_sweep(NUM_FRAMES, LIMIT)
-        images = self._traversed(shown, values)
-        return encode_gif(plots.traversal_frames(images, self._kl, values, title=self.title))
+        return plots.traversal_frames(
+            self._traversed(shown, values),
+            self.kl,
+            values,
+            base_images=self.dataset.batch(shown),
+            base_names=self._names_of(shown),
+            title=self.title,
+        )
 
     def reconstructions(self) -> Figure:
         """The images that are traversed come first, then others at random."""
@@ -104,18 +125,17 @@ class Gallery:
         if pair is not None:
             maps[space.names[pair[0]], space.names[pair[1]]] = self._response(pair)
         for factor, name in enumerate(space.names):
+            values[name] = space.values[factor]
             if pair is not None and factor in pair:
                 continue
-            values[name] = space.values[factor]
-            if group is None:
+            words = names if factor == group else self.dataset.value_words.get(name)
+            if group is None or words:
                 curves[name] = self._response((factor,))[None]
-            elif factor == group:
-                curves[name] = self._response((factor,))[None]
-                values[name] = names
+                values[name] = words or values[name]
             else:
                 curves[name] = self._response((group, factor))
         return plots.latent_response(
-            self._kl, maps=maps, curves=curves, values=values, line_names=names, title=self.title
+            self.kl, maps=maps, curves=curves, values=values, line_names=names, title=self.title
         )
 
     def factor_matrix(self) -> Figure:
@@ -126,7 +146,38 @@ class Gallery:
             found["mutual_information"],
             found["entropy"],
             self.dataset.factor_names,
-            self._kl,
+            self.kl,
+            title=self.title,
+        )
+
+    def importance_matrix(self) -> Figure:
+        """Only where DCI was measured."""
+        found = self.measured["dci"]
+        return plots.latent_matrix(
+            _numbers(found["importance"]),
+            self.measured_factors,
+            self.kl,
+            bars=_numbers(found["completeness_per_factor"]),
+            heading="Importance of latents for factors (DCI)",
+            told="importance of the latent for telling the factor",
+            bars_told="completeness",
+            title=self.title,
+        )
+
+    def separation_matrix(self) -> Figure:
+        """Only where SAP was measured."""
+        found = self.measured["sap"]
+        gaps = _numbers(found["gaps"])
+        scores = _numbers(found["scores"])
+        return plots.latent_matrix(
+            scores,
+            self.measured_factors,
+            self.kl,
+            bars=gaps,
+            heading="Factors told from one latent (SAP)",
+            told="held-out accuracy of a linear machine that sees the latent alone",
+            bars_told="gap of the best two",
+            mean=("SAP", gaps[(scores > 0).any(axis=0)].mean()),
             title=self.title,
         )
 
@@ -146,6 +197,9 @@ class Gallery:
             seed=self.seed,
         )
 
+    def _names_of(self, index: np.ndarray) -> list[str]:
+        return [image_name(self.dataset, image) for image in index]
+
     @property
     def _space(self) -> FactorSpace:
         return self.dataset.factor_space
@@ -158,7 +212,7 @@ class Gallery:
         return index, *map(torch.from_numpy, self._encoded.posterior(index))
 
     @cached_property
-    def _kl(self) -> np.ndarray:
+    def kl(self) -> np.ndarray:
         """KL to the prior of each latent in nats, [latent_dim]."""
         _, mu, logvar = self._sample
         return kl_per_latent(mu, logvar).numpy()
@@ -196,82 +250,117 @@ class Gallery:
         return factor_response(self._encoded.represent, sizes, varied, settings)
 
 
+def _numbers(values: object) -> np.ndarray:
+    """What JSON has of an array; null is nan."""
+    return np.asarray(values, dtype=np.float64)
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def about_traversals(gallery: Gallery) -> str:
+    dead = plots.dead_latents(gallery.kl)
+    below = " below the dashed line" if 0 < dead.sum() < len(dead) else ""
+    return (
+        "Each row moves one latent from −3 to 3 and holds the others at the posterior mean of "
+        "the image beside it. Triangles mark the image's own code. Rows are sorted by the latent's "
+        "KL to the prior, in nats"
+        + (f"; latents{below} are dead (KL of {DEAD_KL} or less)." if dead.any() else ".")
+    )
+
+
+def about_training(gallery: Gallery) -> str:
+    log = gallery.log
+    told = "From the run's log. The ELBO is the negative sum of reconstruction loss and KL."
+    if plots.has_means(log["step"]):
+        told += " Dark lines are running means."
+    if "penalty" in log:
+        told += " The penalty is what γ weighs."
+    elif np.isfinite(log["tc"]).any():
+        told += " The estimate of the total correlation and the accuracy are the discriminator's."
+    return told
+
+
 @dataclass(frozen=True)
 class Exhibit:
-    """A picture's file name, its heading and caption on the page, and what makes it."""
+    """A picture's file name, its heading on the page, what makes it, and its caption."""
 
     name: str
     heading: str
-    caption: str
-    make: Callable[[Gallery], Figure | bytes]
+    make: Callable[[Gallery], Figure | list[Image.Image]]
+    caption: str | Callable[[Gallery], str]
     needs_factors: bool = False
     needs_grid: bool = False
     needs_log: bool = False
+    needs_metric: str | None = None
 
     def obstacle(self, gallery: Gallery) -> str | None:
         """Why the picture cannot be made of this gallery, if so."""
         dataset = gallery.dataset
-        if (self.needs_factors or self.needs_grid) and not dataset.factor_names:
+        needs_factors = self.needs_factors or self.needs_grid or self.needs_metric is not None
+        if needs_factors and not dataset.factor_names:
             return f"the factors of {dataset.name} are not known"
         if self.needs_grid and dataset.factor_space is None:
             return f"{dataset.name} has no image of every combination of its factors"
         if self.needs_log and gallery.log is None:
             return "there is no log beside the checkpoint"
+        if self.needs_metric is not None and self.needs_metric not in gallery.measured:
+            return f"evaluate.py has not measured {self.needs_metric}"
         return None
+
+    def caption_for(self, gallery: Gallery) -> str:
+        return self.caption if isinstance(self.caption, str) else self.caption(gallery)
 
 
 EXHIBITS = (
-    Exhibit(
-        "traversals",
-        "Latent traversals",
-        "Each row moves one latent from -3 to 3 and holds the others at the posterior mean of the "
-        "image above. Rows are sorted by the latent's KL to the prior, in nats; latents below the "
-        f"dashed line are dead (KL of {DEAD_KL} or less).",
-        Gallery.traversals,
-    ),
+    Exhibit("traversals", "Latent traversals", Gallery.traversals, about_traversals),
     Exhibit(
         "traversals_animated",
         "Animated traversals",
-        "The same, every latent in its own column, swept from 3 to -3 and back.",
         Gallery.animation,
+        "The same, every latent in its own column, swept from 3 to −3 and back.",
     ),
     Exhibit(
         "reconstructions",
         "Reconstructions",
+        Gallery.reconstructions,
         "Images over what the decoder draws at their posterior means, with the reconstruction loss "
         "of each, summed over its pixels. The first are the images that are traversed.",
-        Gallery.reconstructions,
     ),
-    Exhibit(
-        "samples",
-        "Samples",
-        "Decoded draws from the prior.",
-        Gallery.samples,
-    ),
+    Exhibit("samples", "Samples", Gallery.samples, "Decoded draws from the prior."),
     Exhibit(
         "latent_response",
         "Latent responses",
+        Gallery.latent_response,
         "The mean of each latent while one factor takes all its values, averaged over settings of "
         "the other factors: a latent that encodes one factor alone is flat in every other panel.",
-        Gallery.latent_response,
         needs_grid=True,
     ),
     Exhibit(
         "factor_matrix",
         "Mutual information",
+        Gallery.factor_matrix,
         "What each latent knows about each factor, as a share of the factor's entropy, from 20 "
         "equal-width bins of its posterior means. MIG is the mean gap between the best two.",
-        Gallery.factor_matrix,
         needs_factors=True,
     ),
     Exhibit(
-        "training",
-        "Training",
-        "From the run's log; dark lines are running means. The TC estimate and the accuracy are "
-        "the discriminator's; a method without one has its penalty there.",
-        Gallery.training,
-        needs_log=True,
+        "dci_matrix",
+        "Importance",
+        Gallery.importance_matrix,
+        "How much each latent matters to the models that tell a factor from all latents, as "
+        "evaluate.py has measured it for DCI. Completeness is 1 where one latent alone matters.",
+        needs_metric="dci",
     ),
+    Exhibit(
+        "sap_matrix",
+        "Separation",
+        Gallery.separation_matrix,
+        "How well each factor is told from one latent alone, as evaluate.py has measured it for "
+        "SAP, which is the mean gap between the best two latents.",
+        needs_metric="sap",
+    ),
+    Exhibit("training", "Training", Gallery.training, about_training, needs_log=True),
 )
 
 
@@ -283,8 +372,27 @@ def _told(exhibits: Sequence[Exhibit]) -> Iterator[Exhibit]:
             progress.advance()
 
 
+def last_losses(log: Mapping[str, np.ndarray]) -> PageTable:
+    """The log's last row, without what it lacks."""
+    last = {name: float(column[-1]) for name, column in log.items()}
+    last["elbo"] = -last["recon"] - last["kl"]
+    kl = [value for name, value in last.items() if name.startswith("kl_")]
+    live = int((~plots.dead_latents(kl)).sum())
+    rows = [["", "mean"]]
+    for name, (heading, decimals) in LOSSES.items():
+        if np.isfinite(last.get(name, np.nan)):
+            rows.append([heading, f"{last[name]:.{decimals}f}"])
+    rows.append(["Live latents", f"{live} of {len(kl)}"])
+    caption = f"The last row of the run's log, at step {last['step']:,.0f}."
+    return PageTable("losses", "Last losses", caption, rows)
+
+
 def write_gallery(
-    gallery: Gallery, output_dir: Path, format: str, settings: Mapping[str, object]
+    gallery: Gallery,
+    output_dir: Path,
+    format: str,
+    settings: Mapping[str, object],
+    tables: Sequence[PageTable] = (),
 ) -> list[str]:
     """Write every picture that can be made, the explorer and the page that shows the pictures.
 
@@ -292,6 +400,7 @@ def write_gallery(
         output_dir: an existing folder.
         format: of the figures, 'png', 'pdf' or 'svg'.
         settings: of the run, for the page.
+        tables: of its scores, for the page.
 
     Returns:
         A line for each file: its name, or why it is not there.
@@ -303,18 +412,22 @@ def write_gallery(
             lines.append(f"{exhibit.name}: left out, {obstacle}")
             continue
         picture = exhibit.make(gallery)
-        if isinstance(picture, bytes):
-            name, kind, data = "traversals.gif", "gif", picture
+        if isinstance(picture, list):
+            name, kind = "traversals.gif", "gif"
+            (output_dir / name).write_bytes(encode_gif(picture))
+            data = encode_gif([untitled(frame) for frame in picture])
         else:
-            name, kind, data = f"{exhibit.name}.{format}", "png", png_bytes(picture)
-        if kind == "gif" or format == "png":
-            (output_dir / name).write_bytes(data)
-        else:
+            name, kind = f"{exhibit.name}.{format}", "png"
             save_figure(picture, output_dir / name, format)
+            data = untitled_png_bytes(picture)
         lines.append(name)
-        shown.append(PagePicture(exhibit.name, exhibit.heading, exhibit.caption, kind, data))
+        caption = exhibit.caption_for(gallery)
+        shown.append(PagePicture(exhibit.name, exhibit.heading, caption, kind, data, name))
     (output_dir / "explorer.html").write_text(gallery.explorer(), encoding="utf-8")
     lines.append("explorer.html")
-    page = html_page(gallery.title, shown, settings, beside=[("Explorer", "explorer.html")])
+    if gallery.log is not None:
+        tables = [*tables, last_losses(gallery.log)]
+    beside = [("Explorer", "explorer.html")]
+    page = html_page(gallery.title, shown, settings, tables, beside)
     (output_dir / "index.html").write_text(page, encoding="utf-8")
     return [*lines, "index.html"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from factorvae.config import DEAD_KL
+from factorvae.errors import printable
 from factorvae.figures.style import (
     FAINT,
     HEADER,
@@ -30,6 +32,7 @@ from factorvae.figures.style import (
     FigureLayout,
     chunks,
     line_styles,
+    overlaid_styles,
     signed,
     styled,
 )
@@ -38,7 +41,9 @@ from factorvae.methods import METHODS, TOLD_BY_GAMMA
 CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike
 GAP_GREY = 0.75
+MARK_HEIGHT = 8  # pixels below a row, for the mark of a code
 MAX_ROWS = 16  # latents below each other; more than that stand in several columns
+MEAN_OF = 100  # rows of a log, of which a running mean takes in one to either side
 NAMED_DEAD = 8  # latents that one line of text names
 LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
 
@@ -94,6 +99,8 @@ def traversals(
     values: ArrayLike,
     *,
     base_images: ArrayLike | Tensor | None = None,
+    decoded: ArrayLike | Tensor | None = None,
+    codes: ArrayLike | None = None,
     base_names: Sequence[str] = (),
     title: str = "",
 ) -> Figure:
@@ -104,71 +111,101 @@ def traversals(
             here). The B base images stand side by side; below each other where there are so many
             latents that these fill several columns.
         kl: KL to the prior of each latent in nats, [latent_dim].
-        values: what a latent takes, [V].
-        base_images: the images that were encoded, [B, C, H, W], shown above their rows.
-        base_names: a caption for each of them.
+        values: what a latent takes, [V], rising.
+        base_images, decoded: the images that were encoded and their reconstructions, [B, C, H, W],
+            shown in a column beside the rows.
+        codes: the images' own codes, [B, latent_dim], each marked below its row: by a triangle at
+            its value, which at an end points outwards where the value lies beyond.
+        base_names: a caption for each image.
         title: the run, from `run_title`.
     """
-    images = _tensor(images)
+    images, values = _tensor(images), np.asarray(values, dtype=np.float64)
     num_bases, _, num_values = images.shape[:3]
     kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
     parts = chunks(latent_order(kl), MAX_ROWS)
+    column = {"image": base_images, "decoded": decoded}
+    column = {name: fit_cells(_tensor(x)) for name, x in column.items() if x is not None}
     cell = fit_cells(images[0, 0, :1]).shape[-1]
     pitch = cell + GAP
-    values_height, dead_gap, panel_gap = 20, 10, 22
+    row_pitch = pitch + GAP + (MARK_HEIGHT if codes is not None else 0)
+    name_height, values_height, dead_gap, panel_gap = 22 * bool(column), 20, 10, 22
+    column_width = (cell + 16) * bool(column)
     panel_width = num_values * pitch + GAP
-    base_height = 0 if base_images is None else cell + 6
-    panel_height = base_height + values_height + len(parts[0]) * pitch + GAP + dead_gap
+    tall = max(len(parts[0]) * row_pitch + dead_gap, len(column) * (cell + 18))
+    panel_height = name_height + values_height + tall
     if len(parts) == 1:  # the base images of a line share the labels at its left
-        per_line = min(num_bases, max(1, 1480 // (panel_width + panel_gap)))
-        step = panel_width + panel_gap
+        step = column_width + panel_width + panel_gap
+        per_line = min(num_bases, max(1, 1700 // step))
         width = 2 * MARGIN + LABEL_WIDTH + per_line * step - panel_gap
     else:  # a line per base image, its latents in several columns
         per_line = len(parts)
         step = LABEL_WIDTH + panel_width + panel_gap
-        width = 2 * MARGIN + per_line * step - panel_gap
+        width = 2 * MARGIN + column_width + per_line * step - panel_gap
     panels = [(base, part) for base in range(num_bases) for part in range(len(parts))]
     num_lines = -(-len(panels) // per_line)
     height = HEADER + num_lines * (panel_height + panel_gap) - panel_gap + MARGIN
     layout = FigureLayout(width, height, "Latent traversals", title)
 
     for place, (base, part) in enumerate(panels):
-        line, column = divmod(place, per_line)
-        left = MARGIN + LABEL_WIDTH + column * step
+        line, panel = divmod(place, per_line)
+        labelled = panel == 0 or len(parts) > 1
+        left = MARGIN + LABEL_WIDTH + column_width + panel * step
         top = HEADER + line * (panel_height + panel_gap)
-        labelled = column == 0 or len(parts) > 1
-        if base_images is not None and part == 0:
-            pixels = _grid(fit_cells(_tensor(base_images)[base : base + 1]), 1, gap=0)
-            layout.image(left + GAP, top, pixels, label=f"base {base}")
+        if column and part == 0:
+            start = MARGIN if labelled else left - column_width
             name = base_names[base] if base < len(base_names) else f"base image {base + 1}"
-            layout.text(left + GAP + cell + 8, top + cell / 2, name, va="center")
-        top += base_height
-        for index, value in enumerate(np.asarray(values, dtype=np.float64)):
+            layout.text(start, top + 10, name)
+            for index, (word, shown) in enumerate(column.items()):
+                y = top + name_height + values_height + index * (cell + 18)
+                layout.text(start + cell / 2, y - 5, word, ha="center", size=7.5, color=FAINT)
+                pixels = _grid(shown[base : base + 1], 1, gap=0)
+                layout.image(start, y + GAP, pixels, label=f"base {base}: {word}")
+        top += name_height
+        for index, value in enumerate(values):
             x = left + GAP + index * pitch + cell / 2
             layout.text(x, top + 15, signed(value), ha="center", size=7.5, color=FAINT)
         top += values_height
 
         latents = parts[part]
         num_live = int((~dead[latents]).sum())
-        for rows, first in ((latents[:num_live], 0), (latents[num_live:], num_live)):
-            if len(rows) == 0:
-                continue
+        for row, latent in enumerate(latents):
             # Dead rows stand a little apart, below a dashed line.
-            y = top + first * pitch + (dead_gap if 0 < first else 0)
-            cells = fit_cells(images[base, rows].flatten(0, 1))  # [rows * V, C, cell, cell]
-            names = " ".join(f"z{latent}" for latent in rows)
-            layout.image(left, y, _grid(cells, num_values), label=f"base {base}: {names}")
-            for row, latent in enumerate(rows if labelled else ()):
-                _label_latent(layout, left, y + GAP + row * pitch + cell / 2, latent, kl)
+            y = top + row * row_pitch + (dead_gap if 0 < num_live <= row else 0)
+            pixels = _grid(fit_cells(images[base, latent]), num_values)
+            layout.image(left, y, pixels, label=f"base {base}: z{latent}")
+            if labelled:
+                _label_latent(layout, left, y + GAP + cell / 2, latent, kl)
+            if codes is not None:
+                code = float(np.asarray(codes)[base, latent])
+                x, sign = _code_mark(code, values, pitch)
+                place = left + GAP + cell / 2 + x, y + pitch + GAP + MARK_HEIGHT / 2
+                layout.mark(*place, sign, label=f"base {base}: code of z{latent}")
         if 0 < num_live < len(latents):
             start = left - (LABEL_WIDTH if labelled else 0)
-            layout.rule(start, left + panel_width, top + num_live * pitch + (dead_gap + GAP) / 2)
+            y = top + num_live * row_pitch + dead_gap / 2 - GAP / 2
+            layout.rule(start, left + panel_width, y)
     return layout.figure
+
+
+def _code_mark(code: float, values: np.ndarray, pitch: int) -> tuple[float, str]:
+    """Where a code lies in a row, in pixels from the centre of its first cell, and its marker."""
+    last = len(values) - 1
+    if last == 0:
+        return 0.0, "^"
+    x = (code - values[0]) / (values[-1] - values[0]) * last * pitch
+    start, end = -pitch / 2 + 4, (last + 0.5) * pitch - 4
+    return (start, "<") if x < start else (end, ">") if x > end else (x, "^")
 
 
 @styled
 def traversal_frames(
-    images: ArrayLike | Tensor, kl: ArrayLike, values: ArrayLike, *, title: str = ""
+    images: ArrayLike | Tensor,
+    kl: ArrayLike,
+    values: ArrayLike,
+    *,
+    base_images: ArrayLike | Tensor | None = None,
+    base_names: Sequence[str] = (),
+    title: str = "",
 ) -> list[Image.Image]:
     """The frames of an animation in which every latent moves, each alone in its own cell.
 
@@ -177,7 +214,9 @@ def traversal_frames(
             there are many), below each other for the B base images.
         kl: KL to the prior of each latent in nats, [latent_dim].
         values: what the moved latent is in each frame, [T]; a closed loop such as
-            `responses.cosine_sweep` makes the animation seamless.
+            `traversal.cosine_sweep` makes the animation seamless.
+        base_images: the images that were encoded, [B, C, H, W], shown at the left of their rows.
+        base_names: a caption for each of them, of which each part before a comma has a line.
         title: the run, from `run_title`.
 
     Returns:
@@ -190,26 +229,41 @@ def traversal_frames(
     lines = chunks(latent_order(kl), MAX_ROWS)
     cell = fit_cells(images[0, 0, :1]).shape[-1]
     pitch = cell + GAP
+    names = [name.split(", ") for name in base_names]
+    longest = max((len(part) for name in names for part in name), default=0)
+    names_width = 10 + 7 * longest if names else 0
+    column_width = names_width + (0 if base_images is None else cell + 16)
     label_height, slider_height = 32, 40
     line_height = label_height + num_bases * pitch + GAP + 6
-    width = 2 * MARGIN + len(lines[0]) * pitch + GAP
+    start = MARGIN + column_width
+    width = start + len(lines[0]) * pitch + GAP + MARGIN
     heading = "Latent traversals"
     layout = FigureLayout(width, HEADER + len(lines) * line_height + slider_height, heading, title)
     for line, latents in enumerate(lines):
         top = HEADER + line * line_height
         for column, latent in enumerate(latents):
-            x = MARGIN + GAP + column * pitch + cell / 2
+            x = start + GAP + column * pitch + cell / 2
             note = "dead" if dead[latent] else f"KL {kl[latent]:.2f}"
             color = FAINT if dead[latent] else INK
             layout.text(x, top + 11, f"z{latent}", ha="center", color=color)
             layout.text(x, top + 25, note, ha="center", size=7.5, color=FAINT)
+        if base_images is not None:
+            left = MARGIN + names_width
+            layout.text(left + cell / 2, top + 25, "image", ha="center", size=7.5, color=FAINT)
+            shown = _grid(fit_cells(_tensor(base_images)), 1)
+            layout.image(left - GAP, top + label_height, shown, label=f"base images {line}")
+        for base, parts in enumerate(names):
+            y = top + label_height + GAP + base * pitch + cell / 2 - 6 * (len(parts) - 1)
+            for index, part in enumerate(parts):
+                x = MARGIN + names_width - 10
+                layout.text(x, y + 12 * index, part, ha="right", va="center_baseline", size=7.5)
 
     # A slider shows what the moved latents are at the moment.
     limit = max(np.abs(values).max(), 1e-9)
-    start, end, y = MARGIN + 30, MARGIN + 230, layout.height - slider_height // 2
-    layout.rule(start, end, y, linestyle="-")
-    layout.text(start - 10, y, signed(-limit), ha="right", va="center_baseline", size=7.5)
-    layout.text(end + 10, y, signed(limit), ha="left", va="center_baseline", size=7.5)
+    low, high, y = start + 30, start + 230, layout.height - slider_height // 2
+    layout.rule(low, high, y, linestyle="-")
+    layout.text(low - 10, y, signed(-limit), ha="right", va="center_baseline", size=7.5)
+    layout.text(high + 10, y, signed(limit), ha="left", va="center_baseline", size=7.5)
     canvas = FigureCanvasAgg(layout.figure)
     canvas.draw()
     paper = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -220,9 +274,9 @@ def traversal_frames(
         for line, latents in enumerate(lines):
             pixels = _grid(fit_cells(images[:, latents, index].flatten(0, 1)), len(latents))
             top = HEADER + line * line_height + label_height
-            picture[top : top + pixels.shape[0], MARGIN : MARGIN + pixels.shape[1]] = pixels
+            picture[top : top + pixels.shape[0], start : start + pixels.shape[1]] = pixels
         frame = Image.fromarray(picture)
-        x = round(start + (value + limit) / (2 * limit) * (end - start))
+        x = round(low + (value + limit) / (2 * limit) * (high - low))
         ImageDraw.Draw(frame).ellipse((x - 4, y - 4, x + 4, y + 4), fill=(26, 26, 26))
         frames.append(frame)
     return frames
@@ -306,8 +360,9 @@ def latent_response(
         curves: for a factor, the mean code at each of its V values, one line for each of G groups
             (the shapes, say), [G, V, latent_dim].
         values: what the V values of each factor in `curves` are, for its axis: numbers; or texts,
-            for a category, whose values are points that look as the lines of these names do.
-        line_names: what the G lines stand for.
+            for a category, whose values are points. Of factors in `maps`, numbers for their axes.
+        line_names: what the G lines stand for; points of values that are these texts look as the
+            lines do.
         title: the run, from `run_title`.
     """
     kl = np.asarray(kl, dtype=np.float64)
@@ -318,40 +373,59 @@ def latent_response(
     order, dead = latent_order(kl), dead_latents(kl)
     live = order[~dead[order]] if not dead.all() else order[:1]  # dead ones are a line of text
     parts = chunks(live, MAX_ROWS)
-    size, row_gap, gap, ticks_width, block_gap = 96, 14, 24, 34, 36
-    panel_widths = {factor: 200 if mean.shape[1] > 8 else 120 for factor, mean in curves.items()}
-    block_width = LABEL_WIDTH + len(maps) * (size + gap) + ticks_width
+    size, row_gap, gap, ticks_width, block_gap = 120, 14, 24, 34, 36
+    panel_widths = {factor: 240 if mean.shape[1] > 8 else 150 for factor, mean in curves.items()}
+    named = {
+        factor: [_short(word) for word in values[factor]]
+        for factor in curves
+        if isinstance(values[factor][0], str) and tuple(values[factor]) != tuple(line_names)
+    }
+    words_height = max((7 * len(word) for words in named.values() for word in words), default=0)
+    block_width = LABEL_WIDTH + len(maps) * (ticks_width + size + gap) + ticks_width
     block_width += sum(panel_widths.values()) + gap * (len(curves) - 1)
-    top, keys_height = HEADER + 18, 46 + 46 * bool(maps) + 20 * bool(dead.any())
     width = 2 * MARGIN + len(parts) * (block_width + block_gap) - block_gap
+    left = MARGIN + LABEL_WIDTH
+    legend_columns = max(1, (width - left) // (66 + 7 * max(map(len, line_names), default=0)))
+    legend_lines = -(-len(line_names) // legend_columns)
+    top, ticks_height = HEADER + 18, 34 if words_height == 0 else max(34, words_height + 14)
+    keys_height = ticks_height + 22 + 40 * bool(maps) + 20 * bool(dead.any())
+    keys_height += 18 * max(0, legend_lines - 1)
     height = top + len(parts[0]) * (size + row_gap) + keys_height
     layout = FigureLayout(width, height, "Mean of each latent while one factor varies", title)
     for block, latents in enumerate(parts):
-        start = MARGIN + LABEL_WIDTH + block * (block_width + block_gap)
+        start = left + block * (block_width + block_gap)
         for row, latent in enumerate(latents):
             x, y = start, top + row * (size + row_gap)
             is_last = row == len(latents) - 1
             _label_latent(layout, start, y + size / 2, latent, kl)
             for pair, mean in maps.items():
+                x += ticks_width
                 axes = layout.axes(x, y, size, size, label=f"z{latent}: {pair[0]}, {pair[1]}")
                 axes.imshow(mean[:, :, latent].T, vmin=-limit, vmax=limit, aspect="auto")
-                axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(True)
+                _end_ticks(axes.xaxis, np.arange(len(mean)), values.get(pair[0]))
+                _end_ticks(axes.yaxis, np.arange(mean.shape[1]), values.get(pair[1]))
+                axes.tick_params(labelbottom=is_last)
+                middle = {"rotation": 90, "ha": "center", "va": "center"}
+                layout.text(x - 26, y + size / 2, pair[1], **middle)
                 if row == 0:
-                    layout.text(x, y - 7, f"{pair[0]} →", size=8.5)
+                    layout.text(x, y - 7, f"{pair[0]} and {pair[1]}")
                 if is_last:
-                    layout.text(x, y + size + 14, f"{pair[1]} ↓ (downwards)", size=8.5)
+                    layout.text(x + size / 2, y + size + 16, pair[0], ha="center")
                 x += size + gap
             x += ticks_width
             for factor, mean in curves.items():
                 axes = layout.axes(x, y, panel_widths[factor], size, label=f"z{latent}: {factor}")
                 _draw_curves(axes, mean[:, :, latent], values[factor], limit)
                 axes.tick_params(labelleft=factor == next(iter(curves)), labelbottom=is_last)
+                if is_last and factor in named:
+                    words = named[factor]
+                    axes.set_xticks(range(len(words)), words, rotation=90, parse_math=False)
                 if row == 0:
                     layout.text(x, y - 7, factor)
                 x += panel_widths[factor] + gap
 
-    left, y = MARGIN + LABEL_WIDTH, height - keys_height + 30
+    y = height - keys_height + ticks_height
     if dead.any():
         those = [f"z{latent}" for latent in order if dead[latent]]
         more = f" and {len(those) - NAMED_DEAD} more" if len(those) > NAMED_DEAD else ""
@@ -364,8 +438,12 @@ def latent_response(
         layout.text(left - 10, y + 8, "mean", ha="right", size=7.5)
         y += 40
     if len(line_names) > 1:
-        _legend(layout, left, y, line_names)
+        _legend(layout, left, y + 9 * (legend_lines - 1), line_names, legend_columns)
     return layout.figure
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 16 else f"{word[:15]}…"
 
 
 def _draw_curves(
@@ -380,14 +458,26 @@ def _draw_curves(
         axes.set_xlim(-0.5, num_values - 0.5)
     else:
         x = np.asarray(values, dtype=np.float64)
-        for line, style in zip(mean, line_styles(num_groups), strict=True):
-            axes.plot(x, line, **style, markevery=max(1, num_values // 6), markersize=3)
-        axes.set_xticks([x[0], x[-1]], [_angle(x[0]), _angle(x[-1])])
+        every = min(num_values, max(num_groups, num_values // 4))
+        for group, style in enumerate(overlaid_styles(num_groups)):
+            # no two lines have their markers at the same values
+            axes.plot(x, mean[group], **style, markevery=(group * every // num_groups, every))
+        _end_ticks(axes.xaxis, x, x)
     axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_ylim(-limit * 1.08, limit * 1.08)
     # Ticks away from the ends, where they would meet those of the next row.
-    tick = 0.5 if limit < 1.5 else 1 if limit < 3 else 2
-    axes.set_yticks([-tick, 0, tick], [signed(-tick), "0", signed(tick)])
+    ticks = MaxNLocator(8, steps=[1, 2, 2.5, 5, 10]).tick_values(-limit, limit)
+    ticks = [tick for tick in ticks if abs(tick) <= 0.92 * limit]
+    axes.set_yticks(ticks, [signed(tick) for tick in ticks])
+
+
+def _end_ticks(axis: Axis, places: np.ndarray, values: Sequence[float] | None) -> None:
+    """Ticks at the first and the last of `places`, named by the first and the last of `values`."""
+    if values is None or len(places) == 0:
+        axis.set_ticks([])
+        return
+    ends = sorted({0, len(places) - 1})
+    axis.set_ticks([places[end] for end in ends], [_angle(values[end]) for end in ends])
 
 
 def _angle(value: float) -> str:
@@ -398,7 +488,6 @@ def _angle(value: float) -> str:
     return signed(value)
 
 
-@styled
 def factor_matrix(
     mutual_information: ArrayLike,
     factor_entropy: ArrayLike,
@@ -409,8 +498,7 @@ def factor_matrix(
 ) -> Figure:
     """What each latent knows about each factor, and the gap between the best two that MIG is.
 
-    A row per factor, a column per latent; cells are I(latent; factor) / H(factor). In each row
-    the best latent has a solid frame, the second a dashed one; at the right, the gap.
+    A `latent_matrix` of I(latent; factor) / H(factor).
 
     Args:
         mutual_information: in nats, [latent_dim, F].
@@ -419,25 +507,73 @@ def factor_matrix(
         kl: KL to the prior of each latent in nats, [latent_dim].
         title: the run, from `run_title`.
     """
-    entropy = np.asarray(factor_entropy, dtype=np.float64)[:, None]
-    kl, order, dead = np.asarray(kl, dtype=np.float64), latent_order(kl), dead_latents(kl)
-    shares = np.asarray(mutual_information, dtype=np.float64).T  # [F, latent_dim]
+    entropy = np.asarray(factor_entropy, dtype=np.float64)
+    shares = np.asarray(mutual_information, dtype=np.float64)
     # A factor with a single value has no entropy: nothing is to be known about it.
-    shares = np.divide(shares, entropy, out=np.zeros_like(shares), where=entropy > 0)[:, order]
-    num_factors, latent_dim = shares.shape
-    is_wide = latent_dim > MAX_ROWS
-    cell_width, cell_height = (24, 30) if is_wide else (46, 34)
-    left, top, gap_width = MARGIN + 8 + 7 * max(map(len, factor_names)), HEADER + 40, 150
-    width, height = latent_dim * cell_width, num_factors * cell_height
-    full_width = max(left + width + 24 + gap_width + 50, left + 560) + MARGIN
-    layout = FigureLayout(
-        full_width, top + height + 60, "Mutual information of latents and factors", title
+    shares = np.divide(shares, entropy, out=np.zeros_like(shares), where=entropy > 0)
+    gaps = gap_of_best(shares)
+    mean = gaps[entropy > 0].mean() if (entropy > 0).any() else 0.0
+    return latent_matrix(
+        shares,
+        factor_names,
+        kl,
+        bars=gaps,
+        heading="Mutual information of latents and factors",
+        told="I(latent; factor) / H(factor)",
+        bars_told="gap of the best two",
+        mean=("MIG", mean),
+        title=title,
     )
 
-    axes = layout.axes(left, top, width, height, label="mutual information")
-    largest = max(shares.max(), 1e-3)  # the colours' end, so that small shares differ too
-    axes.imshow(shares, vmin=0, vmax=largest, aspect="auto")
-    axes.set_yticks(range(num_factors), factor_names, parse_math=False)
+
+def gap_of_best(scores: np.ndarray) -> np.ndarray:
+    """By how much the best latent exceeds the second, for each factor of `scores` [D, F]: [F]."""
+    ranked = -np.sort(-scores, axis=0)
+    return ranked[0] - (ranked[1] if len(ranked) > 1 else 0)
+
+
+@styled
+def latent_matrix(
+    scores: ArrayLike,
+    factor_names: Sequence[str],
+    kl: ArrayLike,
+    *,
+    bars: ArrayLike,
+    heading: str,
+    told: str,
+    bars_told: str,
+    mean: tuple[str, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """A row per factor, a column per latent, and a bar at the right of each row.
+
+    In each row the best latent has a solid frame, the second a dashed one. Colours go from 0 to the
+    largest score, that small ones may differ.
+
+    Args:
+        scores: 0 or more, [latent_dim, F].
+        factor_names: [F].
+        kl: KL to the prior of each latent in nats, [latent_dim].
+        bars: of each factor, 0 to 1, [F].
+        heading: what the scores are. told: the same as a formula or in a few words.
+        bars_told: what the bars are. mean: what their mean is called, and the mean.
+        title: the run, from `run_title`.
+    """
+    bars = np.nan_to_num(np.asarray(bars, dtype=np.float64))
+    kl, order, dead = np.asarray(kl, dtype=np.float64), latent_order(kl), dead_latents(kl)
+    scores = np.nan_to_num(np.asarray(scores, dtype=np.float64)).T[:, order]  # [F, latent_dim]
+    num_factors, latent_dim = scores.shape
+    is_wide, is_tall = latent_dim > MAX_ROWS, num_factors > MAX_ROWS
+    cell_width, cell_height = 24 if is_wide else 46, 22 if is_tall else 30 if is_wide else 34
+    left, top, bars_width = MARGIN + 8 + 7 * max(map(len, factor_names)), HEADER + 40, 150
+    width, height = latent_dim * cell_width, num_factors * cell_height
+    full_width = max(left + width + 24 + bars_width + 50, left + 560) + MARGIN
+    layout = FigureLayout(full_width, top + height + 60, heading, title)
+
+    axes = layout.axes(left, top, width, height, label="scores")
+    largest = max(scores.max(), 1e-3)
+    axes.imshow(scores, vmin=0, vmax=largest, aspect="auto")
+    axes.set_yticks(range(num_factors), map(printable, factor_names), parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -451,36 +587,34 @@ def factor_matrix(
             layout.text(x, top - 7, note, ha="center", size=7, color=FAINT)
     if not is_wide:
         layout.text(left - 4, top - 7, "KL", ha="right", size=7, color=FAINT)
-    best_two = np.argsort(-shares, axis=1, kind="stable")[:, :2]
-    for (row, column), share in np.ndenumerate(shares):
-        color = "white" if share < largest / 2 else "black"
+    best_two = np.argsort(-scores, axis=1, kind="stable")[:, :2]
+    for (row, column), score in np.ndenumerate(scores):
+        color = "white" if score < largest / 2 else "black"
         rank = best_two[row].tolist().index(column) if column in best_two[row] else None
         if rank is not None or not is_wide:
-            text = f"{share:.1f}" if is_wide else f"{share:.2f}"
+            text = f"{score:.1f}" if is_wide else f"{score:.2f}"
             axes.text(column, row, text, ha="center", va="center", color=color, size=7.5)
         if rank is not None:
             dashes = "-" if rank == 0 else (0, (2, 1.5))
             corner, options = (column - 0.44, row - 0.44), {"linewidth": 1.4, "linestyle": dashes}
             axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=color, **options))
 
-    ranked = -np.sort(-shares, axis=1)
-    gaps = ranked[:, 0] - (ranked[:, 1] if latent_dim > 1 else 0)
-    mean_gap = gaps[entropy[:, 0] > 0].mean() if (entropy > 0).any() else 0.0
     x = left + width + 24
-    bars = layout.axes(x, top, gap_width, height, label="gap")
-    bars.barh(range(num_factors), gaps, height=0.55, color="0.55")
-    bars.axvline(mean_gap, color=INK, linestyle=(0, (4, 2)), linewidth=1)
-    for row, gap in enumerate(gaps):
-        bars.text(1.06, row, f"{gap:.2f}", va="center", size=7.5)
-    bars.set(xlim=(0, 1), ylim=(num_factors - 0.5, -0.5), yticks=[])
-    bars.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    layout.text(x, top - 20, "gap of the best two")
-    note = f"dashed: their mean (MIG) {mean_gap:.3f}"
-    layout.text(x, top - 7, note, size=7, color=FAINT)
+    beside = layout.axes(x, top, bars_width, height, label="bars")
+    beside.barh(range(num_factors), bars, height=0.55, color="0.55")
+    for row, bar in enumerate(bars):
+        beside.text(1.06, row, f"{bar:.2f}", va="center", size=7.5)
+    beside.set(xlim=(0, 1), ylim=(num_factors - 0.5, -0.5), yticks=[])
+    beside.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    layout.text(x, top - 20, bars_told)
+    if mean is not None:
+        beside.axvline(mean[1], color=INK, linestyle=(0, (4, 2)), linewidth=1)
+        note = f"dashed: their mean ({mean[0]}) {mean[1]:.3f}"
+        layout.text(x, top - 7, note, size=7, color=FAINT)
     y = top + height + 22
     _color_scale(layout, left, y, largest, low=0)
-    key = f"I(latent; factor) / H(factor), colours to the largest, {largest:.2f};"
     layout.text(left + 150, y + 20, "the best latent framed, the second dashed", size=7.5)
+    key = f"{told}; colours to the largest, {largest:.2f};"
     layout.text(left + 150, y + 8, key, size=7.5)
     return layout.figure
 
@@ -550,19 +684,22 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
 
 
 def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
-    """A column of the log, faint, under its running mean."""
+    """A column of the log, under its running mean where there are rows enough for one."""
     known = np.isfinite(column)
     step, column = step[known], column[known]
     if len(column) == 0:
         _note_absence(axes)
         return
     _step_axis(axes, step)
-    lone = "o" if len(column) == 1 else None
-    axes.plot(step, column, color="0.75", linewidth=0.7, marker=lone)
-    axes.plot(step, _running_mean(column), color=INK)
-    low, high = np.percentile(
-        column, [0.5, 99.5]
-    )  # not the first steps' loss, which hides the rest
+    if has_means(step):
+        axes.plot(step, column, color="0.75", linewidth=0.7)
+        axes.plot(step, _running_mean(column), color=INK)
+    else:
+        axes.plot(step, column, color=INK, marker="o" if len(column) == 1 else None)
+    low, high = np.percentile(column[len(column) // 5 :], [0.5, 99.5])
+    # The scale is that of the settled run, and half as much again for what came before it.
+    span = high - low
+    low, high = max(column.min(), low - span / 2), min(column.max(), high + span / 2)
     if high > low:
         axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
 
@@ -584,13 +721,22 @@ def _draw_latent_histories(axes: Axes, step: np.ndarray, by_latent: np.ndarray) 
     settled = by_latent[:, len(step) // 5 :]  # an early spike leaves the scale to what follows
     axes.set_ylim(0, max(1e-3, np.nanmax(settled)) * 1.04)
     ends = [_running_mean(by_latent[latent])[-1] for latent in live]
-    names = sorted(((end, f"z{latent}") for end, latent in zip(ends, live, strict=True)))[::-1]
+    colors = [style["color"] for style in line_styles(len(live))]
+    names = [(end, f"z{latent}", c) for end, latent, c in zip(ends, live, colors, strict=True)]
+    names.sort(key=lambda name: -name[0])
     if dead.any():
-        names.append((0.0, f"{dead.sum()} dead"))
+        names.append((0.0, f"{dead.sum()} dead", "0.75"))
     height = axes.bbox.height
-    heights = [axes.transData.transform((0, value))[1] - axes.bbox.y0 for value, _ in names]
-    for y, (_, name) in zip(_spread(heights, 11, height), names, strict=False):
-        axes.text(1.02, y / height, name, va="center", size=7.5, transform=axes.transAxes)
+    low, high = axes.get_xlim()
+    last_step = (step[-1] - low) / (high - low)
+    heights = [axes.transData.transform((0, end))[1] - axes.bbox.y0 for end, *_ in names]
+    for at, y, (_, name, color) in zip(heights, _spread(heights, 11, height), names, strict=False):
+        # from the line's end to its name, which may have had to make room
+        ends = [min(at, height) / height, y / height]
+        places = [last_step, 1.05]
+        leader = Line2D(places, ends, transform=axes.transAxes, color=color, linewidth=0.8)
+        axes.figure.add_artist(leader)
+        axes.text(1.06, y / height, name, va="center", size=7.5, transform=axes.transAxes)
 
 
 def _note_absence(axes: Axes) -> None:
@@ -607,9 +753,14 @@ def _step_axis(axes: Axes, step: np.ndarray) -> None:
     axes.set_xticks([*ticks, last], [f"{tick:,.0f}" for tick in (*ticks, last)])
 
 
+def has_means(step: np.ndarray) -> bool:
+    """Whether a running mean over the rows at `step` [rows] is over more than one each."""
+    return len(step) >= MEAN_OF
+
+
 def _running_mean(column: np.ndarray) -> np.ndarray:
     """Means over a fiftieth of `column` [rows], centred; shorter at its ends."""
-    half = len(column) // 100
+    half = len(column) // MEAN_OF
     sums = np.concatenate([[0.0], np.cumsum(column)])
     rows = np.arange(len(column))
     start, stop = np.maximum(rows - half, 0), np.minimum(rows + half + 1, len(column))
@@ -644,19 +795,21 @@ def _color_scale(
     axes.set_xticks([low, middle, high], [signed(low), signed(middle), signed(high)])
 
 
-def _legend(layout: FigureLayout, left: int, y: int, names: Sequence[str]) -> None:
-    """The lines of `line_styles` and their names, side by side."""
-    styles = zip(names, line_styles(len(names)), strict=True)
-    layout.figure.legend(
+def _legend(layout: FigureLayout, left: int, y: int, names: Sequence[str], columns: int) -> None:
+    """The lines of `overlaid_styles` and their names, `columns` side by side."""
+    styles = zip(names, overlaid_styles(len(names)), strict=True)
+    legend = layout.figure.legend(
         handles=[Line2D([], [], label=name, **style) for name, style in styles],
         loc="center left",
         bbox_to_anchor=(left / layout.width, 1 - y / layout.height),
-        ncols=len(names),
+        ncols=columns,
         handlelength=3.2,
         borderaxespad=0,
         borderpad=0,
         columnspacing=1.4,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 # --- helpers -------------------------------------------------------------------------------------

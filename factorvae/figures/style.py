@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from factorvae.errors import printable
 
@@ -24,6 +25,7 @@ DPI = 100  # figures are laid out in pixels of this size
 MOST_DOTS = 40e6  # in a vector picture, for its size and the time it takes
 MARGIN = 16  # left and right of everything
 HEADER = 54  # height of the heading, the run's title and some air
+TITLES = 42  # of it, the heading and the title
 INK, FAINT = "0.1", "0.4"
 
 STYLE: Mapping[str, Any] = {
@@ -90,6 +92,18 @@ def png_bytes(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def untitled(picture: Image.Image) -> Image.Image:
+    """A picture of a `FigureLayout` without its heading and title, for a page that has them."""
+    return picture.crop((0, TITLES, *picture.size))
+
+
+def untitled_png_bytes(figure: Figure) -> bytes:
+    """`png_bytes` of the figure without its heading and title."""
+    stream = io.BytesIO()
+    untitled(Image.open(io.BytesIO(png_bytes(figure)))).save(stream, format="PNG")
+    return stream.getvalue()
+
+
 def signed(value: float, digits: int = 3) -> str:
     """A number for a label: at most `digits` significant ones, and a true minus sign."""
     return f"{value + 0.0:.{digits}g}".replace("-", "\N{MINUS SIGN}")
@@ -114,6 +128,12 @@ class FigureLayout:
         """A thin horizontal line."""
         ends = ([left / self.width, right / self.width], [1 - y / self.height] * 2)
         self.figure.add_artist(Line2D(*ends, color=FAINT, linewidth=0.8, linestyle=linestyle))
+
+    def mark(self, x: float, y: float, marker: str, label: str) -> None:
+        """A small sign; `label` finds it again in `figure.artists`."""
+        place = [x / self.width], [1 - y / self.height]
+        options = {"color": INK, "marker": marker, "markersize": 4, "linestyle": "none"}
+        self.figure.add_artist(Line2D(*place, label=label, **options))
 
     def axes(self, left: int, top: int, width: int, height: int, label: str) -> Axes:
         """Axes over a box of pixels; `label` finds them again in `figure.axes`."""
@@ -152,4 +172,14 @@ def line_styles(n: int) -> Sequence[dict[str, Any]]:
             "marker": markers[index % len(markers)],
         }
         for index in range(n)
+    ]
+
+
+def overlaid_styles(n: int) -> Sequence[dict[str, Any]]:
+    """`line_styles` of lines that may lie on each other: each is thinner than those below it."""
+    finer = min(1.1, 5 / max(n - 1, 1))
+    widths = [1.2 + finer * (n - 1 - index) for index in range(n)]
+    return [
+        style | {"linewidth": width, "markersize": width + 3}
+        for style, width in zip(line_styles(n), widths, strict=True)
     ]

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from factorvae.figures.gallery import Gallery
-from factorvae.figures.page import PagePicture, html_page
-from factorvae.figures.style import png_bytes, save_figure
+from factorvae.figures.page import PagePicture, PageTable, html_page
+from factorvae.figures.style import save_figure, untitled_png_bytes
 from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
 
 RANKED_BY = "factor_vae_score"
@@ -88,13 +88,11 @@ def write_sweep_gallery(
     lines, shown = [], []
 
     def add(name: str, heading: str, caption: str, figure: Figure) -> None:
-        data = png_bytes(figure)
-        if format == "png":
-            (output_dir / f"{name}.png").write_bytes(data)
-        else:
-            save_figure(figure, output_dir / f"{name}.{format}", format)
-        lines.append(f"{name}.{format}")
-        shown.append(PagePicture(name, heading, caption, "png", data))
+        file = f"{name}.{format}"
+        save_figure(figure, output_dir / file, format)
+        lines.append(file)
+        data = untitled_png_bytes(figure)
+        shown.append(PagePicture(name, heading, caption, "png", data, file))
 
     points = {
         setting: np.array([[r.scores["recon_loss"], r.scores[RANKED_BY]] for r in group])
@@ -125,6 +123,9 @@ def write_sweep_gallery(
         figure = run.gallery().traversals()
         add(f"traversals_{word}", f"Traversals, {word} run", caption, figure)
     settings = {run.name: run.setting for run in runs}
-    page = html_page(title, shown, settings, table=score_table(runs))
+    known = any(run.scores for run in runs)
+    caption = "Mean ± standard deviation over the runs of a setting." if known else "Not evaluated."
+    table = PageTable("scores", "Scores", caption, score_table(runs))
+    page = html_page(title, shown, settings, [table])
     (output_dir / "index.html").write_text(page, encoding="utf-8")
     return [*lines, "index.html"]

@@ -104,6 +104,8 @@ def shape_names(dataset: Dataset) -> tuple[str, ...]:
     space, group = dataset.factor_space, shape_factor(dataset.factor_space)
     if group is None:
         return ()
+    if space.names[group] in dataset.value_words:
+        return dataset.value_words[space.names[group]]
     # color_dsprites and noisy_dsprites show what dsprites shows.
     words = SHAPE_NAMES.get(dataset.name.rsplit("_", 1)[-1], ())
     if len(words) == space.sizes[group] and ":" not in dataset.name:  # not of a user's folder

@@ -64,15 +64,17 @@ def draw_pairs(
     batch_size: int = 64,
     num_train: int = 10_000,
     num_eval: int = 5_000,
+    among: Sequence[int] | None = None,
 ) -> Draws:
     """The first half of `beta_vae_score`, with its arguments: the factors of all its images.
 
-    factors of the votes are [2, V, L, F], L = batch_size: the two images of each pair.
+    factors of the votes are [2, V, L, F], L = batch_size: the two images of each pair. among: the
+    factors that may be shared, by their places; all when None.
     """
     batch_size = whole_number("batch_size", batch_size, 1)
     num_train = whole_number("num_train", num_train, 1)
     num_eval = whole_number("num_eval", num_eval, 1)
-    held = varying_sizes(factor_sizes)
+    held = varying_sizes(factor_sizes, among)
 
     def votes(size: int) -> Votes:
         shared = generator.choice(held, size)  # [V]

@@ -102,10 +102,12 @@ def draw_votes(
     num_train: int | None = None,
     num_eval: int | None = None,
     num_variance: int = 10_000,
+    among: Sequence[int] | None = None,
 ) -> Draws:
     """The first half of `factor_vae_score`, with its arguments: the factors of all its images.
 
-    factors of the votes are [V, L, F], L = batch_size.
+    factors of the votes are [V, L, F], L = batch_size. among: the factors that may be held still,
+    by their places; all when None.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol}")
@@ -118,7 +120,7 @@ def draw_votes(
     num_train = setting_of("num_train", num_train, 1)
     num_eval = setting_of("num_eval", num_eval, 0)
     num_variance = whole_number("num_variance", num_variance, 2)
-    held = varying_sizes(factor_sizes)
+    held = varying_sizes(factor_sizes, among)
 
     def votes(size: int) -> Votes:
         still = generator.choice(held, size)  # [V]

@@ -52,10 +52,11 @@ def count_votes(parts: Sequence[Votes]) -> int:
     return sum(len(votes.held) for votes in parts)
 
 
-def varying_sizes(factor_sizes: Sequence[int]) -> np.ndarray:
+def varying_sizes(factor_sizes: Sequence[int], among: Sequence[int] | None = None) -> np.ndarray:
     """Indices of the factors with two values or more: only these can be held still.
 
-    Holding a factor of one value is no intervention, and no classifier could tell it.
+    Holding a factor of one value is no intervention, and no classifier could tell it. among: the
+    factors that may be held (all when None).
     """
     sizes = as_array(factor_sizes, "factor_sizes")
     if sizes.ndim != 1 or sizes.size == 0 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
@@ -63,6 +64,8 @@ def varying_sizes(factor_sizes: Sequence[int]) -> np.ndarray:
             f"factor_sizes must be positive whole numbers, one a factor, not {factor_sizes}"
         )
     varying = np.flatnonzero(sizes > 1)
+    if among is not None:
+        varying = np.intersect1d(varying, among)
     if varying.size == 0:
         raise UserError("no factor has more than one value: there is nothing to intervene on")
     return varying

@@ -154,7 +154,7 @@ class RunBar:
         self.bar.advance(steps)
 
     def show(self, figures: str) -> None:
-        self.bar.show(f"{self.name}: {figures}")
+        self.bar.show(figures, of=self.name)
 
     def say(self, text: str) -> None:
         """Nothing: the run's log.txt has it."""

@@ -98,6 +98,8 @@ def test_values_become_indices(tmp_path, column, indices):
     factors = np.array([column, column]).T
     ds = load(write_npz(tmp_path, images=images, factors=factors))
     assert ds.factors.T.tolist() == [indices, indices]
+    words = tuple(sorted(set(column))) if {"b", "nan"} & {*map(str, column)} else None
+    assert ds.value_words.get("hue") == words
 
 
 def test_a_factor_that_is_no_class_is_told(tmp_path, capsys):
@@ -251,6 +253,7 @@ def test_a_folder_with_labels_of_every_combination_is_a_grid(tmp_path):
     ds = load(write_folder(tmp_path))
     assert (ds.source, ds.factor_names, ds.factor_sizes) == ("folder", ("shape", "size"), (2, 2))
     assert ds.factor_space.values == ((0, 1), (1, 2.5))  # words are numbered
+    assert ds.value_words == {"shape": ("ball", "cube")}
     # In the grid's order the size changes fastest: a small and a large ball, then the cubes.
     assert np.array_equal(everything(ds), pictures(4, 64, 64)[[0, 2, 1, 3]])
 
@@ -360,3 +363,4 @@ def test_own_data_trains_is_scored_and_drawn(tmp_path, monkeypatch, name):
     drawn = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert {"factor_matrix.png", "explorer.html", "index.html"} <= drawn
     assert ("latent_response.png" in drawn) == grid
+    assert ("sap_matrix.png" in drawn) != grid  # measured last were the votes, and not SAP

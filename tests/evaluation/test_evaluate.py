@@ -148,6 +148,28 @@ def test_codes_that_are_the_factors(monkeypatch, sprites):
     assert model.missing.keys() == {"discriminator_total_correlation", "udr"}
 
 
+def test_only_the_factors_asked_for_are_scored(monkeypatch, sprites, capsys):
+    """Codes that know two of five factors: perfect of these, and not of all."""
+    vae = Oracle(sprites)
+    for codes in vae.codes.values():
+        codes[:3] = 0
+    settings = dict(metrics=("factor_vae_score", "mig", "sap"), protocol="paper")
+    model = scores_of(monkeypatch, vae, factors=("posY", "posX"), **settings)
+    assert model.scores["factor_vae_score"] == 1
+    assert model.scores["mig"] == pytest.approx(1, abs=1e-9)
+    held = model.details["factor_vae_score"]["votes"].any(axis=1)
+    assert held.tolist() == [False, False, False, True, True]
+    information = model.details["mig"]["mutual_information"]  # in the order asked for
+    assert information.shape == (5, 2) and information.argmax(axis=0).tolist() == [4, 3]
+    assert np.shape(model.details["sap"]["scores"]) == (5, 2)
+    config = EvaluateConfig(factors=("posY", "posX"))
+    assert report.as_dict(model, config)["data"]["factor_names"] == ["posY", "posX"]
+    assert report.as_dict(model, config)["data"]["factor_sizes"] == [2, 2]
+    assert "factors scored: posY, posX; the others vary" in report.text_table([model], config)
+    everything = scores_of(monkeypatch, vae, **settings).scores
+    assert everything["factor_vae_score"] < 0.7 and everything["mig"] < 0.5
+
+
 def test_codes_that_are_constant(monkeypatch, sprites):
     model = scores_of(monkeypatch, Oracle(sprites, constant=True), protocol="paper")
     scores = model.scores
@@ -529,6 +551,9 @@ def test_other_images_than_in_training_are_told(tmp_path, capsys):
         (["--metrics", "udr"], "udr of run/ckpt.pt: it compares several checkpoints"),
         (["--dataset", "plain", "--metrics", "mig"], "mig of run/ckpt.pt: the factors of plain"),
         (["--dataset", "table", "--metrics", "beta_vae_score"], "beta_vae_score of run/ckpt.pt: "),
+        (["--factors", "posZ"], "--factors posZ: dsprites has shape, scale, orientation, posX"),
+        (["--factors", "scale", "scale"], "--factors names one twice: scale, scale"),
+        (["--dataset", "plain", "--factors", "posX"], "--factors: the factors of plain are not"),
         (["--num_batches", "0"], "--num_batches must be at least 1, not 0"),
         (["--num_batches", "many"], "argument --num_batches: invalid int value: 'many'"),
         (["--batch_size", "-3"], "--batch_size must be at least 1, not -3"),

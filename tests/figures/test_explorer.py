@@ -34,7 +34,8 @@ from factorvae.figures.explorer import (
 )
 from factorvae.models import VAE
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
@@ -155,7 +156,7 @@ KEYS = {
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+        pytest.skip(f"none of {', '.join(NAMES)} is installed; CHROMIUM=/path names another")
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()

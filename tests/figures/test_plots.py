@@ -8,12 +8,13 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
 from factorvae.figures import plots
 from factorvae.figures.gif import encode_gif
-from factorvae.figures.page import PagePicture, html_page
+from factorvae.figures.page import PagePicture, PageTable, html_page
 from factorvae.figures.style import DPI, STYLE, line_styles, png_bytes, save_figure
 from factorvae.figures.traversal import (
     balanced_factors,
@@ -148,12 +149,15 @@ def test_latent_traversal_moves_one_latent_and_leaves_mu_alone():
 def test_each_row_of_the_traversals_moves_what_its_latent_means_and_nothing_else(
     traversed, base_images
 ):
-    figure = plots.traversals(traversed, KL, VALUES, base_images=base_images, title=TITLE)
+    figure = plots.traversals(
+        traversed, KL, VALUES, base_images=base_images, decoded=1 - base_images, title=TITLE
+    )
     for base, (x, y, width, _) in enumerate(measure(image[0]) for image in base_images.numpy()):
-        live = cells(find(figure, f"base {base}: z0 z2 z3"), 7)
-        dead = cells(find(figure, f"base {base}: z4 z1"), 7)
-        rows = [np.array([measure(c[..., 0] / 255) for c in row]) for row in (*live, *dead)]
-        found = dict(zip(ROWS, rows, strict=True))
+        rows = {latent: cells(find(figure, f"base {base}: z{latent}"), 7)[0] for latent in ROWS}
+        found = {
+            latent: np.array([measure(cell[..., 0] / 255) for cell in row])
+            for latent, row in rows.items()
+        }
         steps = VALUES.numpy()
         still = np.zeros(7)
         for latent, expected in {
@@ -164,9 +168,30 @@ def test_each_row_of_the_traversals_moves_what_its_latent_means_and_nothing_else
             DEAD[1]: (x + still, y + still, width + still, width + still),
         }.items():
             np.testing.assert_allclose(found[latent], np.stack(expected, axis=1))
-        shown = cells_of_base = np.asarray(find(figure, f"base {base}").images[0].get_array())
-        assert cells_of_base.shape == (SIDE, SIDE, 3)
-        np.testing.assert_array_equal(shown[..., 0], 255 * base_images[base, 0].numpy())
+        for word, expected in (("image", base_images[base]), ("decoded", 1 - base_images[base])):
+            shown = np.asarray(find(figure, f"base {base}: {word}").images[0].get_array())
+            assert shown.shape == (SIDE, SIDE, 3)
+            np.testing.assert_array_equal(shown[..., 0], 255 * expected[0].numpy())
+
+
+def test_an_image_s_own_code_is_marked_below_the_cells_that_it_lies_between(traversed):
+    codes = np.zeros((2, LATENT_DIM))
+    codes[0] = [-3, 0.5, 3, 40, -40]
+    figure = plots.traversals(traversed, KL, VALUES, codes=codes, title=TITLE)
+    marks = {line.get_label(): line for line in figure.artists if "code" in line.get_label()}
+    assert len(marks) == 2 * LATENT_DIM
+    pitch, signs = SIDE + plots.GAP, {3: ">", 4: "<"}
+    for latent, code in enumerate(codes[0]):
+        row = find(figure, f"base 0: z{latent}").bbox
+        mark = marks[f"base 0: code of z{latent}"]
+        x = mark.get_xdata()[0] * figure.bbox.width - row.x0
+        y = mark.get_ydata()[0] * figure.bbox.height
+        assert row.y0 - plots.MARK_HEIGHT < y < row.y0
+        assert mark.get_marker() == signs.get(latent, "^")
+        if abs(code) <= 3:  # in the middle of the cell that shows this value, or between two
+            assert x == pytest.approx(plots.GAP + SIDE / 2 + (code + 3) * pitch)
+        else:
+            assert 0 < x < row.width
 
 
 def test_rows_are_labelled_with_their_kl_and_dead_ones_are_marked_and_last(traversed):
@@ -178,7 +203,9 @@ def test_rows_are_labelled_with_their_kl_and_dead_ones_are_marked_and_last(trave
     notes = ["KL 3.00", "KL 2.00", "KL 1.00", "dead, 0.004", "dead, 0.001"]
     assert [labels[note] for note in notes] == sorted([labels[note] for note in notes])[::-1]
     assert {"−3", "−2", "−1", "0", "1", "2", "3"} <= set(texts(figure))
-    (rule,) = {line.get_ydata()[0] for line in figure.artists}  # one height, for both images
+    (rule,) = {
+        line.get_ydata()[0] for line in figure.artists
+    }  # no codes: at one height, for both images
     assert labels["KL 1.00"] > rule > labels["z4"]
 
 
@@ -252,7 +279,10 @@ def frames(base_images):
         for latent in range(LATENT_DIM)
     ]
     images = torch.stack(rows).unflatten(0, (2, LATENT_DIM))
-    return plots.traversal_frames(images, KL, sweep, title=TITLE)
+    names = ["square, image 3", "image 44"]
+    return plots.traversal_frames(
+        images, KL, sweep, base_images=base_images, base_names=names, title=TITLE
+    )
 
 
 def test_every_latent_has_its_cell_in_every_frame(frames, base_images):
@@ -261,7 +291,11 @@ def test_every_latent_has_its_cell_in_every_frame(frames, base_images):
         pixels = np.asarray(frame)
         for base, image in enumerate(base_images[:, 0].numpy()):
             x, y, width, _ = measure(image)
-            left, y0 = plots.MARGIN + plots.GAP, top + base * pitch
+            y0 = top + base * pitch
+            left = frame.width - plots.MARGIN - LATENT_DIM * pitch
+            own = left - 16 - plots.GAP - SIDE  # the image itself, beside its row
+            shown = pixels[y0 : y0 + SIDE, own : own + SIDE, 0]
+            np.testing.assert_array_equal(shown, 255 * image)
             for column, latent in enumerate(ROWS):
                 x0 = left + column * pitch
                 found = measure(pixels[y0 : y0 + SIDE, x0 : x0 + SIDE, 0] / 255)
@@ -345,7 +379,12 @@ def response_figure():
         KL,
         maps={("posX", "posY"): response(2, 3)},
         curves={"shape": response(0)[None], "scale": response(0, 1)},
-        values={"shape": ("square", "ellipse", "heart"), "scale": np.linspace(0.5, 1, 6)},
+        values={
+            "shape": ("square", "ellipse", "heart"),
+            "scale": np.linspace(0.5, 1, 6),
+            "posX": np.linspace(0, 1, 8),
+            "posY": np.linspace(0, 2 * np.pi, 8),
+        },
         line_names=("square", "ellipse", "heart"),
         title=TITLE,
     )
@@ -360,6 +399,35 @@ def test_position_maps_show_x_across_and_y_down(response_figure):
     np.testing.assert_allclose(shown[X], np.tile(place, (8, 1)))
     np.testing.assert_allclose(shown[Y], np.tile(place[:, None], (1, 8)))
     np.testing.assert_allclose(shown[SIZE], np.full((8, 8), shown[SIZE][0, 0]))
+
+
+def test_no_line_hides_another_and_axes_are_named(response_figure):
+    lines = [line for line in find(response_figure, "z2: scale").lines if line.get_zorder() > 0]
+    lines = [line for line in lines if len(line.get_xdata()) == 6]
+    widths = [line.get_linewidth() for line in lines]
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) == 3
+    places = [set(range(*line.get_markevery()[:1], 6, line.get_markevery()[1])) for line in lines]
+    assert all(places) and not set.intersection(*places[:2]) and not places[2] & places[0]
+    axes = find(response_figure, "z3: posX, posY")  # the lowest of the live ones
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "2π"]
+    assert texts(response_figure).count("posY") == 3 and texts(response_figure).count("posX") == 1
+
+
+def test_large_limits_have_ticks_and_words_name_their_points():
+    codes = 9.7 * np.linspace(-1, 1, 3)[None, :, None] * np.ones(LATENT_DIM)
+    figure = plots.latent_response(
+        KL,
+        maps={},
+        curves={"hue": codes, "kind": codes},
+        values={"hue": [1, 2, 3], "kind": ("oak", "a $word$ that is long", "ash")},
+        title=TITLE,
+    )
+    ticks = find(figure, "z0: hue").get_yticks()
+    np.testing.assert_allclose(ticks, [-7.5, -5, -2.5, 0, 2.5, 5, 7.5])
+    words = [label.get_text() for label in find(figure, "z3: kind").get_xticklabels()]
+    assert words == ["oak", "a $word$ that i…", "ash"]
+    assert_readable(figure)
 
 
 def test_curves_show_each_shape_on_one_scale(response_figure):
@@ -394,23 +462,54 @@ def test_factor_matrix_shows_the_shares_and_gaps_of_mig():
     figure = plots.factor_matrix(
         found["mutual_information"], found["entropy"], names, KL, title=TITLE
     )
-    shares = np.asarray(find(figure, "mutual information").images[0].get_array())
+    shares = np.asarray(find(figure, "scores").images[0].get_array())
     for row, factor in ((0, 0), (2, 2), (3, 3)):
         expected = found["mutual_information"][ROWS, factor] / found["entropy"][factor]
         np.testing.assert_allclose(shares[row], expected)
     assert (shares[1] == 0).all()
     assert shares[2].argmax() == ROWS.index(X) and shares[3].argmax() == ROWS.index(Y)
-    bars = [patch.get_width() for patch in find(figure, "gap").patches]
+    bars = [patch.get_width() for patch in find(figure, "bars").patches]
     np.testing.assert_allclose(bars, found["gaps"])
     assert f"dashed: their mean (MIG) {found['mig']:.3f}" in texts(figure)
-    labels = [label.get_text() for label in find(figure, "mutual information").get_yticklabels()]
+    labels = [label.get_text() for label in find(figure, "scores").get_yticklabels()]
     assert tuple(labels) == names
-    frames = find(figure, "mutual information").patches
+    frames = find(figure, "scores").patches
     assert len(frames) == 2 * len(names)
     assert_readable(figure)
 
 
+def test_a_matrix_of_many_attributes_goes_from_nought_to_its_largest_score():
+    rng = np.random.default_rng(0)
+    scores = 0.3 * rng.random((LATENT_DIM, 40))
+    names = [f"attribute_{n}_$x$" for n in range(40)]
+    figure = plots.latent_matrix(
+        scores,
+        names,
+        KL,
+        bars=plots.gap_of_best(scores),
+        heading="SAP",
+        told="accuracy",
+        bars_told="gap of the best two",
+        mean=("SAP", 0.05),
+        title=TITLE,
+    )
+    shown = find(figure, "scores").images[0]
+    np.testing.assert_allclose(shown.get_array(), scores.T[:, ROWS])
+    assert shown.get_clim() == (0, scores.max())
+    first, second = np.sort(scores[:, 7])[::-1][:2]
+    assert find(figure, "bars").patches[7].get_width() == pytest.approx(first - second)
+    assert f"accuracy; colours to the largest, {scores.max():.2f};" in texts(figure)
+    assert_readable(figure)
+
+
 # --- the run's log -------------------------------------------------------------------------------
+
+
+def test_few_rows_of_the_log_are_drawn_as_they_are_and_many_under_their_mean():
+    for num_rows, lines in ((99, 1), (100, 2)):
+        log = make_log(num_rows, 2)
+        assert plots.has_means(log["step"]) == (lines == 2)
+        assert len(find(plots.training_curves(log), "kl").lines) == lines
 
 
 def make_log(num_rows, latent_dim, with_discriminator=True):
@@ -442,7 +541,27 @@ def test_training_curves_are_the_columns_of_the_log():
     np.testing.assert_allclose(last, sorted(log[f"kl_{latent}"][-1] for latent in range(10)))
     names = {text.get_text() for text in by_latent.texts}
     assert names == {"z1", "z2", "z4", "z5", "z7", "z8", "4 dead"}
+    leaders = [line for line in figure.artists if isinstance(line, Line2D)]
+    low, high = by_latent.get_ylim()
+    ends = sorted(float(line.get_ydata()[0]) * (high - low) + low for line in leaders)
+    live = [log[f"kl_{latent}"][-1] for latent in range(10) if latent % 3]
+    np.testing.assert_allclose(ends, sorted([0.0, *live]), atol=1e-6)  # each meets its line
+    low, high = by_latent.get_xlim()
+    starts = [float(line.get_xdata()[0]) * (high - low) + low for line in leaders]
+    np.testing.assert_allclose(starts, log["step"][-1])
     assert_readable(figure)
+
+
+def test_what_came_before_a_run_settled_does_not_squash_the_rest():
+    log = make_log(300, 3)
+    for column in ("kl", "kl_1"):
+        log[column][:20] = 1000
+    figure = plots.training_curves(log, title=TITLE)
+    assert find(figure, "kl").get_ylim()[1] < 20
+    assert find(figure, "kl by latent").get_ylim()[1] < 2
+    for axes in (find(figure, "kl"), find(figure, "kl by latent")):
+        ticks = axes.get_xticks()
+        assert ticks[-1] == 30_000 and len(set(ticks)) == len(ticks)
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 250])
@@ -467,14 +586,15 @@ def test_nothing_overlaps_or_is_cut_off(channels, latent_dim):
     rng = np.random.default_rng(0)
     kl = rng.permutation(np.where(np.arange(latent_dim) % 2, 0.002, 1 + rng.random(latent_dim)))
     images = rng.random((2, latent_dim, 3, channels, 32, 32), dtype=np.float32)
-    figure = plots.traversals(
-        images, kl, [-3, 0, 3], base_images=images[:, 0, 0], title=TITLE, base_names=("a", "b")
-    )
+    codes = rng.standard_normal((2, latent_dim))
+    same = {"base_images": images[:, 0, 0], "decoded": images[:, 0, 1], "base_names": ("a", "b")}
+    figure = plots.traversals(images, kl, [-3, 0, 3], **same, codes=codes, title=TITLE)
     assert_readable(figure)
     height, width = figure.bbox.height, figure.bbox.width
-    assert height < 2600 and width < 2600
-    frames = plots.traversal_frames(images[:1], kl, [-3, 0, 3], title=TITLE)
-    assert len(frames) == 3 and frames[0].width < 1200
+    assert height < 2700 and width < 2600
+    base = {"base_images": images[:, 0, 0], "base_names": ("heart, image 700001", "b")}
+    frames = plots.traversal_frames(images, kl, [-3, 0, 3], **base, title=TITLE)
+    assert len(frames) == 3 and frames[0].width < 1400
     assert_readable(plots.samples(images[0, 0], title=TITLE))
     assert_readable(plots.reconstructions(images[0, 0], images[0, 0], [1, 22.2, 3333], title=TITLE))
     mi = rng.random((latent_dim, 2))
@@ -534,10 +654,15 @@ def test_figures_are_written_in_the_format_asked_for_and_the_same_each_time(
 
 
 def test_the_page_holds_its_pictures_and_asks_for_nothing_else():
-    picture = PagePicture("one", "One & only", "A <caption>.", "png", b"\x89PNG data")
-    page = html_page("Title <1>", [picture], {"folder": "<b>", "gamma": 6.4})
+    picture = PagePicture("one", "One & only", "A <caption>.", "png", b"\x89PNG data", "one.pdf")
+    scores = PageTable("scores", "Scores", "", [["score", "value"], ["MIG", "0.123"]])
+    settings = {"folder": "<b>", "gamma": 6.4, "crop": None, "compile": False}
+    page = html_page("Title <1>", [picture], settings, [scores])
     sources = re.findall(r'src="([^"]*)"', page)
     assert sources == ["data:image/png;base64," + base64.b64encode(b"\x89PNG data").decode()]
     assert "http" not in page and "<script" not in page and "<link" not in page
     assert "Title &lt;1&gt;" in page and "A &lt;caption&gt;." in page and "&lt;b&gt;" in page
-    assert "<td>gamma</td><td>6.4</td>" in page
+    assert "<td>gamma</td><td>6.4</td>" in page and "<td>compile</td><td>no</td>" in page
+    assert "None" not in page and "crop" not in page
+    assert "<th>score</th><th>value</th>" in page and "<td>MIG</td><td>0.123</td>" in page
+    assert re.findall(r'<a href="([^"]*)"', page) == ["#scores", "#one", "#settings", "one.pdf"]

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import json
 import os
 import re
 import subprocess
@@ -20,9 +21,9 @@ from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
 from factorvae.errors import run_script
-from factorvae.figures.gallery import Gallery
+from factorvae.figures.gallery import EXHIBITS, Gallery
 from factorvae.figures.plots import run_title
-from factorvae.figures.style import png_bytes
+from factorvae.figures.style import TITLES, png_bytes
 from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
 from factorvae.files import STATS_NAME
 from factorvae.models import VAE
@@ -52,7 +53,8 @@ class Squares:
     name: str = "squares"
     source: str = "drawn"
 
-    factors = None
+    factors: np.ndarray | None = None
+    value_words: dict = dataclasses.field(default_factory=dict)
 
     @property
     def image_shape(self):
@@ -60,7 +62,8 @@ class Squares:
 
     @property
     def factor_names(self):
-        return self.factor_space.names if self.factor_space else ()
+        known = self.factor_space or self.factors is not None
+        return SPACE.names if known else ()
 
     @property
     def factor_sizes(self):
@@ -157,15 +160,51 @@ def test_every_picture_is_written_and_is_on_the_page(capsys, dataset, latent_dim
     shown = shown_on(page)
     assert [kind for kind, _ in shown] == ["png", "gif", "png", "png", "png", "png", "png"]
     assert [picture.format.lower() for _, picture in shown] == [kind for kind, _ in shown]
-    assert shown[0][1].size == Image.open(written["traversals.png"]).size
+    whole = np.asarray(Image.open(written["traversals.png"]).convert("RGB"))
+    on_page = np.asarray(shown[0][1].convert("RGB"))
+    np.testing.assert_array_equal(on_page, whole[TITLES:])  # the page has the titles itself
+    assert shown[1][1].size == (gif.width, gif.height - TITLES)
     assert "http" not in page and len(re.findall("src=", page)) == 7
     title = f"FactorVAE on {dataset}, step 100, β = 1, γ = 6.4"
-    assert title in page and '<a href="explorer.html">' in page
+    assert f"<h1>{title}</h1>" in page and '<a href="explorer.html">' in page
+    assert "None" not in page and "capacity" not in page  # which is no setting of FactorVAE
+    assert "<td>ELBO / nats</td><td>-1.0</td>" in page  # of the log's last row
+    assert "running means" not in page and "evaluate.py" not in page
+    assert ("below the dashed line" in page) == (latent_dim > 1)
     assert f"<h1>{title}</h1>" in written["explorer.html"].read_text(encoding="utf-8")
     for key, value in (("latent_dim", latent_dim), ("lr_disc", 0.0001), ("batch_size", 64)):
         assert f"<td>{key}</td><td>{value}</td>" in page
     said = capsys.readouterr().out
     assert all(f"out/deep/{name}\n" in said for name in PICTURES)
+
+
+def scores_of(step, **more):
+    """A metrics.json as evaluate.py writes it, with a MIG of .1234."""
+    value = {"value": 0.1234, "standard_error": 0.01, "measure": "mig", "how": "20 bins"}
+    return {
+        "checkpoint": {"path": "runs/a/ckpt.pt", "step": step},
+        "data": {"name": "squares", "source": "drawn", "factor_names": list(SPACE.names)},
+        "settings": {"seed": 0},
+        "points": {"num_points": 200},
+        "scores": {"mig": value, "kl": value | {"value": None}},
+        "details": {},
+    } | more
+
+
+def test_scores_beside_the_checkpoint_are_on_the_page_where_they_are_of_its_step(capsys, hung):
+    folder = write_run("runs/a")
+    for step in (100, 50):
+        (folder / "metrics.json").write_text(json.dumps(scores_of(step)))
+        assert run() == 0
+    said = capsys.readouterr().out
+    assert "runs/a/metrics.json is of step 50 and is left out" in said
+    (table,), nothing = (tables for *_, tables in hung)
+    assert list(nothing) == []
+    assert [list(row) for row in table.rows[1:]] == [["MIG", "0.123", "0.010", "20 bins"]]
+    assert "squares, drawn: 200 points" in table.caption
+    (folder / "metrics.json").write_text("{}")
+    assert run() == 2
+    assert "runs/a/metrics.json is damaged" in capsys.readouterr().err
 
 
 def test_the_newest_checkpoint_is_taken_and_named(capsys):
@@ -204,11 +243,11 @@ def test_vector_pictures_stand_beside_a_page_that_shows_pixels():
 
 @pytest.fixture
 def hung(monkeypatch):
-    """The galleries that visualize.py would write, with the format asked for."""
+    """The galleries that visualize.py would write, with their format and tables of scores."""
     galleries = []
 
-    def write(gallery, output_dir, format, settings):
-        galleries.append((gallery, format))
+    def write(gallery, output_dir, format, settings, tables):
+        galleries.append((gallery, format, tables))
         return []
 
     monkeypatch.setattr(drawing, "write_gallery", write)
@@ -220,7 +259,7 @@ def test_the_same_seed_gives_the_same_pictures_and_another_other_ones(hung):
     for seed in ("3", "3", "4"):
         assert run("--seed", seed) == 0
     for draw in (Gallery.traversals, Gallery.reconstructions, Gallery.samples):
-        first, again, other = (png_bytes(draw(gallery)) for gallery, _ in hung)
+        first, again, other = (png_bytes(draw(gallery)) for gallery, *_ in hung)
         assert first == again and first != other
 
 
@@ -245,7 +284,7 @@ def test_the_data_are_loaded_as_in_training(hung, monkeypatch):
 def test_flags_reach_the_gallery(hung):
     write_run("runs/a", "squares")
     assert run("--dataset", "plain", "--image_index", "7", "0", "7", "--format", "pdf") == 0
-    ((gallery, format),) = hung
+    ((gallery, format, _),) = hung
     assert gallery.dataset is PLAIN and gallery.title.startswith("FactorVAE on plain, step 100")
     assert gallery.base_index.tolist() == [7, 0, 7] and format == "pdf"
     assert gallery.log["step"].tolist() == list(range(10, 101, 10))  # as far as the checkpoint
@@ -336,13 +375,17 @@ def test_the_gallery_traverses_and_encodes_the_images_it_was_given(gallery):
     labels = {axes.get_label(): axes for axes in figure.axes}
     # x has the smaller variance of the two and so the larger KL; latent 0 is the prior itself.
     assert labels.keys() == {
-        f"base {base}{rows}" for base in (0, 1) for rows in ("", ": z1 z2", ": z0")
+        f"base {base}: {what}" for base in (0, 1) for what in ("image", "decoded", "z1", "z2", "z0")
     }
     for base, index in enumerate(gallery.base_index):
-        shown = np.asarray(labels[f"base {base}"].images[0].get_array())[::2, ::2, 0]
+        shown = np.asarray(labels[f"base {base}: image"].images[0].get_array())[::2, ::2, 0]
         np.testing.assert_array_equal(shown, gallery.dataset.images([index])[0, 0].numpy())
-    grid = np.asarray(labels["base 0: z1 z2"].images[0].get_array())[2:, 2:, 0]
+    grid = np.asarray(labels["base 0: z1"].images[0].get_array())[2:, 2:, 0]
     row = grid[32].reshape(7, 66)[:, :64]  # the middle of the row of z1
+    mark = next(a for a in figure.artists if a.get_label() == "base 0: code of z1")
+    x = mark.get_xdata()[0] * figure.bbox.width - labels["base 0: z1"].bbox.x0
+    code = Known().encode(gallery.dataset.batch(gallery.base_index))[0][0, 1]
+    assert x == pytest.approx(2 + 32 + (float(code) + 3) * 66, abs=0.01)
     centers = [np.flatnonzero(cell > 0.3 * cell.max()).mean() for cell in row[1:6]]
     assert np.diff(centers).min() > 10  # the bar goes right, until it leaves the image
 
@@ -358,6 +401,40 @@ def test_the_gallery_measures_responses_with_the_model(gallery):
     matrix = gallery.factor_matrix()
     shares = np.asarray(matrix.axes[0].images[0].get_array())  # factors by z1, z2, z0
     assert shares[2].argmax() == 0 and shares[3].argmax() == 1 and (shares[:, 2] == 0).all()
+
+
+def test_what_evaluate_measured_of_labels_is_drawn(gallery):
+    """Of labels that are no grid: the scores' own numbers, a row per factor, latents by KL."""
+    exhibits = {exhibit.name: exhibit for exhibit in EXHIBITS}
+    labels = Squares(factor_space=None, factors=SPACE.factors_of(np.arange(len(SPACE))))
+    importance = np.random.default_rng(0).random((3, 4))
+    importance[0] = 0
+    gaps = [0.5, 0.25, 0.0, 0.75]
+    measured = {
+        "dci": {"importance": importance.tolist(), "completeness_per_factor": [1, 0, 0.5, 0.25]},
+        "sap": {"scores": importance.tolist(), "gaps": gaps},
+    }
+    without = dataclasses.replace(gallery, dataset=labels)
+    given = dataclasses.replace(without, measured=measured, measured_factors=SPACE.names)
+    for name, bars in (("dci_matrix", [1, 0, 0.5, 0.25]), ("sap_matrix", gaps)):
+        assert "has not measured" in exhibits[name].obstacle(without)
+        assert exhibits[name].obstacle(given) is None
+        figure = exhibits[name].make(given)
+        shown, beside = figure.axes[:2]
+        np.testing.assert_allclose(shown.images[0].get_array(), importance.T[:, [1, 2, 0]])
+        assert [patch.get_width() for patch in beside.patches] == bars
+    assert exhibits["factor_matrix"].obstacle(without) is None
+    assert "every combination" in exhibits["latent_response"].obstacle(without)
+
+
+def test_categories_are_called_by_their_words(gallery):
+    words = {"shape": ("whole", "low", "right"), "scale": ("small", "$large$")}
+    dataset = Squares(value_words=words)
+    assert image_name(dataset, 215) == "right, image 215"
+    figure = dataclasses.replace(gallery, dataset=dataset).latent_response()
+    labels = {axes.get_label(): axes for axes in figure.axes}
+    shown = [label.get_text() for label in labels["z2: scale"].get_xticklabels()]
+    assert shown == ["small", "$large$"]
 
 
 def test_one_image_of_each_shape_is_chosen():

@@ -67,6 +67,15 @@ def test_all_factors_are_drawn_before_any_code_is_known(draw):
         assert len(np.unique(values if draw is draw_votes else values[0] - values[1])) == 1
 
 
+@pytest.mark.parametrize("draw", [draw_votes, draw_pairs])
+def test_only_factors_among_those_named_are_held_and_the_others_vary(draw):
+    draws = draw(SIZES, generator(), among=[2, 3], **FEW)
+    for votes in (*draws.train, *draws.evaluation):
+        assert set(np.unique(votes.held)) == {2, 3}
+    for column, size in zip(draws.train[0].factors.reshape(-1, 4).T, SIZES, strict=True):
+        assert len(np.unique(column)) == size
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_perfect_codes_in_any_order_and_scale_score_one(name):
     represent = lambda factors: standard(factors)[:, [2, 0, 3, 1]] * [1, -3, 0.2, 10]  # noqa: E731

@@ -1,0 +1,83 @@
+"""What evaluate.py has written beside a checkpoint, read again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from factorvae.errors import UserError
+from factorvae.evaluation.scores import SCORES
+from factorvae.files import METRICS_NAME
+
+
+@dataclass(frozen=True)
+class SavedScores:
+    """The content of a metrics.json.
+
+    path: the file. step: of the checkpoint that was measured. about: the data and the points that
+    it was measured on. rows: of a table, of which the first are headings. details: by metric; what
+    explains its scores. factor_names: those that the metrics used.
+    """
+
+    path: Path
+    step: int
+    about: str
+    rows: Sequence[Sequence[str]]
+    details: Mapping[str, Mapping[str, object]]
+    factor_names: tuple[str, ...]
+
+
+def saved_scores(checkpoint: Path) -> SavedScores | None:
+    """The scores of a checkpoint, None where it was not evaluated.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    own = checkpoint.with_name(f"{checkpoint.stem}_{METRICS_NAME}")  # of several in one folder
+    path = own if own.is_file() else checkpoint.with_name(METRICS_NAME)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        measured, data, scores = content["checkpoint"], content["data"], content["scores"]
+        if Path(measured["path"]).name != checkpoint.name:
+            return None
+        about = (
+            f"By evaluate.py, on {data['name']}, {data['source']}: "
+            f"{content['points']['num_points']:,} points, seed {content['settings']['seed']}."
+        )
+        rows = [["score", "value", "\N{PLUS-MINUS SIGN}", "how"]]
+        told = None
+        for score in SCORES:
+            found = scores.get(score.name)
+            if found is None or found["value"] is None:
+                continue
+            error = found["standard_error"]
+            shown = "" if error is None else score.text(error)
+            # once for all scores that are made alike
+            how = "" if found["how"] == told else found["how"]
+            told = found["how"]
+            rows.append([score.title, score.text(found["value"]), shown, how])
+        if any(row[2] for row in rows[1:]):
+            about += " \N{PLUS-MINUS SIGN}: standard error."
+        names = tuple(data["factor_names"])
+        return SavedScores(path, measured["step"], about, rows, content["details"], names)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error
+
+
+def read_scores(run_dir: Path) -> dict[str, float]:
+    """The finite scores of a run's metrics.json by name; none where it was not evaluated.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = run_dir / METRICS_NAME
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        values = {name: score["value"] for name, score in content["scores"].items()}
+        return {name: float(value) for name, value in values.items() if value is not None}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error
