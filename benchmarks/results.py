@@ -97,18 +97,25 @@ def methods(length: str) -> list[Sweep]:
 SEEDS = "--seed 0-4"
 TWO_CORES = "--jobs 2 --threads 1"
 FAST = f"--preset fast {TWO_CORES}"
+ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
         Sweep("factorvae", "FactorVAE, fast", f"{FAST} --gamma 6.4 {SEEDS}", "dsprites_factorvae"),
-        Sweep("rooms", "FactorVAE, fast", f"--dataset rooms {FAST} --seed 0", "rooms_factorvae"),
         Sweep(
             "betavae", "beta-VAE, fast", f"{FAST} --beta 4 --gamma 0 {SEEDS}", "dsprites_betavae"
         ),
         Sweep(
-            "constant",
-            "FactorVAE, fast but not annealed",
-            f"{FAST} --gamma 6.4 --beta_start 1 --gamma_start 6.4 {SEEDS}",
+            "rooms",
+            "FactorVAE, fast",
+            f"--dataset rooms {FAST} --max_steps 2500 --seed 0",
+            "rooms_factorvae",
+        ),
+        Sweep(
+            "annealed",
+            "FactorVAE, fast, annealed",
+            f"{FAST} --gamma 6.4 {ANNEALED} {SEEDS}",
+            "dsprites_annealed",
         ),
         Sweep("factorvae_short", "FactorVAE, the paper's rates", f"{SHORT} --gamma 6.4 {SEEDS}"),
         Sweep(

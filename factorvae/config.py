@@ -42,16 +42,7 @@ PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of tho
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
 # what --preset changes of the defaults, after the dataset and before the method
 RECIPES: dict[str, dict[str, object]] = {
-    "fast": {  # docs/recipe.md says what was tried
-        "disc_width": 300,
-        "beta_start": 100.0,
-        "gamma_start": 50.0,
-        "anneal_from": 300,
-        "anneal_until": 4000,
-        "lr": 6e-4,
-        "lr_disc": 5e-4,
-        "max_steps": 5000,
-    },
+    "fast": {"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "max_steps": 5000},
 }
 METRIC_NAMES = (
     "factor_vae_score",
