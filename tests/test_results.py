@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,3 +86,31 @@ def test_the_best_run_ships_with_its_reconstruction(laptop):
     told = float(row.split("|")[-2])
     assert results.reconstruction(load_model(path), images) == pytest.approx(told, abs=0.06)
     assert torch.equal(images, results.sample_images("dsprites", laptop / "grid"))
+
+
+@pytest.mark.slow
+def test_training_measuring_and_carrying_come_to_the_same_tables(tmp_path, monkeypatch, capfd):
+    images = np.random.default_rng(0).integers(0, 256, (96, 32, 32), dtype=np.uint8)
+    factors = np.stack(np.meshgrid(range(8), range(12), indexing="ij"), -1).reshape(96, 2)
+    np.savez(tmp_path / "own.npz", images=images, factors=factors, names=["row", "column"])
+    flags = f"--dataset npz:{tmp_path / 'own.npz'} --disc_width 8 --batch_size 8 --max_steps 6"
+    sweep = results.Sweep("tiny", "FactorVAE", f"{flags} --gamma 6.4 --seed 0-1 --jobs 1")
+    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+
+    def run_in(folder, *flags):
+        where = ["--output_dir", str(tmp_path / folder), "--docs", str(tmp_path / f"{folder}_docs")]
+        results.main(["--profile", "laptop", *where, "--device", "cpu", *flags])
+        return (tmp_path / f"{folder}_docs" / "results.csv").read_text()
+
+    parts = str(tmp_path / "parts")
+    results.main(  # no time for anything
+        ["--profile", "laptop", "--output_dir", str(tmp_path / "none"), "--minutes", "0.01"]
+        + ["--docs", str(tmp_path / "none_docs"), "--device", "cpu"]
+    )
+    assert not (tmp_path / "none_docs").exists()
+    table = run_in("here", "--carry", parts)
+    assert len(table.splitlines()) == 3
+    assert all(path.stat().st_size <= results.PART_BYTES for path in (tmp_path / "parts").iterdir())
+    capfd.readouterr()
+    assert run_in("there", "--carry", parts) == table
+    assert "python train.py" not in capfd.readouterr().out  # all was carried there
