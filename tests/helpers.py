@@ -7,6 +7,7 @@ loader looks, and returns the images as they are in the published order: uint8 [
 """
 
 import contextlib
+import functools
 import gzip
 import io
 import os
@@ -137,10 +138,18 @@ def write_mpi3d(data_dir, name="mpi3d_toy", space=SMALL_MPI3D[0], **changes):
 
 def write_cars3d(data_dir, cars=3, **changes):
     """A tar.gz as published: other members, and the files in no order."""
-    images = pictures(cars * 96, 128, 128).reshape(cars, 4, 24, 128, 128, 3)
+    images, archive = cars3d_archive(cars, **changes) if changes else sound_cars3d(cars)
     path = data_dir / "cars3d" / "nips2015-analogy-data.tar.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+    path.write_bytes(archive)
+    return images.transpose(1, 2, 0, 3, 4, 5).reshape(-1, 128, 128, 3)
+
+
+def cars3d_archive(cars, **changes):
+    """Its images [cars, 4, 24, 128, 128, 3] and its bytes."""
+    images = pictures(cars * 96, 128, 128).reshape(cars, 4, 24, 128, 128, 3)
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=1) as archive:
         add_member(archive, "data/sprites/sprites_1.mat", b"something else")
         for car in reversed(range(cars)):
             im = images[car].transpose(2, 3, 4, 1, 0)  # [128, 128, 3, 24, 4]
@@ -148,7 +157,10 @@ def write_cars3d(data_dir, cars=3, **changes):
             scipy.io.savemat(buffer, {"im": im, "mask": im[:, :, 0]} | changes)
             add_member(archive, f"data/cars/car_{car:03}_mesh.mat", buffer.getvalue())
         add_member(archive, "data/cars/list.txt", b"car_000_mesh\n")
-    return images.transpose(1, 2, 0, 3, 4, 5).reshape(-1, 128, 128, 3)
+    return images, whole.getvalue()
+
+
+sound_cars3d = functools.cache(cars3d_archive)
 
 
 def add_member(archive, name, content):
@@ -185,9 +197,10 @@ def write_smallnorb(data_dir, space=SMALL_SMALLNORB, change=lambda name, array: 
 
 
 CHAIR_IDS = ("1a2b", "77cc", "f00d")
-CHAIR_VIEWS = [(p, t) for p in (20, 30) for t in (0, 11, 23)]
+CHAIR_VIEWS = tuple((p, t) for p in (20, 30) for t in (0, 11, 23))
 
 
+@functools.cache
 def chair_files(ids=CHAIR_IDS, views=CHAIR_VIEWS, size=600):
     """{path: (chair, azimuth, elevation, pixels)}: a coloured block inside the middle 400 pixels.
 
@@ -207,7 +220,7 @@ def chair_files(ids=CHAIR_IDS, views=CHAIR_VIEWS, size=600):
 
 def write_chairs(data_dir, packed=True, files=None):
     files = chair_files() if files is None else files
-    contents = {name: encoded(pixels) for name, (*_, pixels) in files.items()}
+    contents = {name: encoded(pixels, compress_level=1) for name, (*_, pixels) in files.items()}
     contents["rendered_chairs/all_chair_names.mat"] = b"a list"
     folder = data_dir / "chairs"
     folder.mkdir(parents=True, exist_ok=True)

@@ -228,7 +228,7 @@ def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
                 continue
             line = zip(block, columns, strict=True)
             lines.append(f"{label:{first}}" + "".join(f"  {cells(s):>{w}}" for s, w in line))
-    lines += ["", *explained, *_hows(models, _known(models), "{heading}: {how}")]
+    lines += ["", *explained, *_protocol_lines(models, _known(models), "{heading}: {how}")]
     lines += _left_out(models, config)
     return "\n".join(lines)
 
@@ -273,7 +273,7 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
         spread = "; mean ± standard deviation over them"
     lines += ["", f"n: models of a setting, which differ in their seed{spread}."]
     lines += ["", *(f"- {line}" for line in _about_all_data(models, config))]
-    lines += _hows(models, scores, "- {heading}: {how}")
+    lines += _protocol_lines(models, scores, "- {heading}: {how}")
     return "\n".join(lines)
 
 
@@ -311,7 +311,9 @@ def _known(models: Sequence[EvaluatedModel]) -> list[Score]:
     return [score for score in SCORES if any(score.name in model.scores for model in models)]
 
 
-def _hows(models: Sequence[EvaluatedModel], scores: Sequence[Score], line: str) -> list[str]:
+def _protocol_lines(
+    models: Sequence[EvaluatedModel], scores: Sequence[Score], line: str
+) -> list[str]:
     """How each score was made, once for all scores that are made alike."""
     told: dict[str, list[str]] = {}
     for score in scores:

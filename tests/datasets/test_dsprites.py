@@ -192,7 +192,7 @@ def test_processes_starting_at_once_all_get_the_set(tmp_path):
     )
     processes = [run_python(script, tmp_path) for _ in range(2)]
     try:
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+        assert [process.wait(timeout=600) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
@@ -202,7 +202,7 @@ def test_processes_starting_at_once_all_get_the_set(tmp_path):
 
 def run_python(script, *arguments):
     here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
+    environment = os.environ | {"PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here}"}
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], env=environment)
 
 

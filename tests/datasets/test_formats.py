@@ -400,7 +400,7 @@ def test_chairs_crop_size_and_grayscale_are_options(tmp_path):
 
 
 def test_chairs_with_a_view_missing_have_a_table_of_factors(tmp_path, capsys):
-    files = chair_files()
+    files = dict(chair_files())
     (gone, *_) = files
     del files[gone]
     write_chairs(tmp_path, files=files)

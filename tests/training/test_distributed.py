@@ -174,7 +174,7 @@ def two(data, tmp_path_factory):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((folder / f"told{rank}.json").read_text()) for rank in range(2))

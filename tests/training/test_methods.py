@@ -349,7 +349,7 @@ def test_torchrun_splits_a_batch_and_has_the_losses_of_one_process(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [ROOT / "train.py", *flags, "--output_dir", tmp_path / "two"]
     done = subprocess.run(
-        list(map(str, command)), env={**os.environ}, capture_output=True, text=True, timeout=240
+        list(map(str, command)), env={**os.environ}, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     alone, two = (read_log(tmp_path / name) for name in ("alone", "two"))

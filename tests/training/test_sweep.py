@@ -660,7 +660,7 @@ def restarted(tiny_data, alone, tmp_path_factory):
             os.kill(pid, signal.SIGKILL)
             wait_for(lambda: pid not in [one for one, *_ in processes()], "end of the process")
             step = load_checkpoint(doomed)["step"]
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=600)
         finally:
             process.terminate()
     return SimpleNamespace(

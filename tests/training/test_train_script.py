@@ -150,7 +150,7 @@ def test_a_signal_to_a_process_too(run_train, tiny_folder, run_dir, number, code
     try:
         wait_for_rows(run_dir)
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == code

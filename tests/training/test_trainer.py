@@ -186,10 +186,18 @@ def test_gamma_zero_has_no_discriminator(sprites, tmp_path):
     assert log["recon"][0] > 0
 
 
+@pytest.fixture(scope="module")
+def whole(sprites, tmp_path_factory):
+    """The folder of a run of 14 steps that was never stopped."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    train(sprites, folder, SMALL, 14)
+    return folder
+
+
 @pytest.mark.parametrize("stops", [(9,), (4, 8), (3, 5, 11)])
-def test_stopping_and_resuming_changes_no_bit(sprites, tmp_path, stops):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(sprites, whole, SMALL, 14)
+def test_stopping_and_resuming_changes_no_bit(sprites, whole, tmp_path, stops):
+    parts = tmp_path / "parts"
     for until in (*stops, 14):
         train(sprites, parts, SMALL, until)
     one, other = (checkpoint.load_checkpoint(run_dir) for run_dir in (whole, parts))
