@@ -117,7 +117,8 @@ def write_sweep_gallery(
         lines.append("sweep_training: left out, there is no log beside the checkpoints")
     for word, run in best_and_median(runs):
         caption = (
-            f"{run.name}: FactorVAE score {run.scores[RANKED_BY]:.3f}, the {word} of the sweep."
+            f"{run.name}: FactorVAE score {run.scores[RANKED_BY]:.3f}, the {word} of the sweep. "
+            "Triangles mark the image's own code."
         )
         figure = run.gallery().traversals()
         add(f"traversals_{word}", f"Traversals, {word} run", caption, figure)
