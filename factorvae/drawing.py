@@ -118,10 +118,15 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
     dataset = restore_dataset(load_checkpoint(paths[0]), config.dataset, config.data_dir)
     base_index = choose_images(dataset, config.num_images, config.seed)
 
-    def run_of(path: Path) -> SweepRun:
+    def run_of(path: Path) -> tuple[tuple, SweepRun]:
+        """The run, after what it is sorted by: its settings as numbers, and not as text."""
         checkpoint = load_checkpoint(path)
         trained, step = checkpoint["config"], checkpoint["step"]
-        return SweepRun(
+        place = (
+            [*METHODS].index(trained["method"]) if trained["method"] in METHODS else len(METHODS)
+        )
+        settings = (trained.get(name, 0) for name in ("beta", "gamma", "capacity", "seed"))
+        return (place, *settings, path.parent.name), SweepRun(
             name=path.parent.name,
             setting=setting_title(trained, step),
             log=log_until(path.parent, step),
@@ -129,7 +134,7 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
             gallery=lambda: gallery_of(path, checkpoint, dataset, base_index, config, device),
         )
 
-    runs = [run_of(path) for path in paths]
+    runs = [run for _, run in sorted(map(run_of, paths), key=lambda found: found[0])]
     print(f"{folder}: {len(runs)} runs")
     title = f"{folder.name}: {len(runs)} runs on {dataset.name}"
     for line in write_sweep_gallery(runs, output_dir, config.format, title):

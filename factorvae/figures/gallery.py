@@ -18,7 +18,7 @@ from factorvae.figures import plots
 from factorvae.figures.explorer import explorer_page, factors_of
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, PageTable, html_page
-from factorvae.figures.style import save_figure, untitled, untitled_png_bytes
+from factorvae.figures.style import untitled, write_figure
 from factorvae.figures.traversal import (
     balanced_factors,
     cosine_sweep,
@@ -418,8 +418,7 @@ def write_gallery(
             data = encode_gif([untitled(frame) for frame in picture])
         else:
             name, kind = f"{exhibit.name}.{format}", "png"
-            save_figure(picture, output_dir / name, format)
-            data = untitled_png_bytes(picture)
+            data = write_figure(picture, output_dir / name, format)
         lines.append(name)
         caption = exhibit.caption_for(gallery)
         shown.append(PagePicture(exhibit.name, exhibit.heading, caption, kind, data, name))

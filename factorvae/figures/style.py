@@ -97,10 +97,15 @@ def untitled(picture: Image.Image) -> Image.Image:
     return picture.crop((0, TITLES, *picture.size))
 
 
-def untitled_png_bytes(figure: Figure) -> bytes:
-    """`png_bytes` of the figure without its heading and title."""
+def write_figure(figure: Figure, path: Path, format: str) -> bytes:
+    """`save_figure`; returns what a page shows of it, a png without its heading and title."""
+    data = png_bytes(figure)
+    if format == "png":
+        path.write_bytes(data)
+    else:
+        save_figure(figure, path, format)
     stream = io.BytesIO()
-    untitled(Image.open(io.BytesIO(png_bytes(figure)))).save(stream, format="PNG")
+    untitled(Image.open(io.BytesIO(data))).save(stream, format="PNG")
     return stream.getvalue()
 
 

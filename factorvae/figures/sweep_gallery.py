@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from factorvae.figures.gallery import Gallery
 from factorvae.figures.page import PagePicture, PageTable, html_page
-from factorvae.figures.style import save_figure, untitled_png_bytes
+from factorvae.figures.style import write_figure
 from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
 
 RANKED_BY = "factor_vae_score"
@@ -89,9 +89,8 @@ def write_sweep_gallery(
 
     def add(name: str, heading: str, caption: str, figure: Figure) -> None:
         file = f"{name}.{format}"
-        save_figure(figure, output_dir / file, format)
+        data = write_figure(figure, output_dir / file, format)
         lines.append(file)
-        data = untitled_png_bytes(figure)
         shown.append(PagePicture(name, heading, caption, "png", data, file))
 
     points = {
@@ -118,7 +117,8 @@ def write_sweep_gallery(
         lines.append("sweep_training: left out, there is no log beside the checkpoints")
     for word, run in best_and_median(runs):
         caption = (
-            f"{run.name}: FactorVAE score {run.scores[RANKED_BY]:.3f}, the {word} of the sweep."
+            f"{run.name}: FactorVAE score {run.scores[RANKED_BY]:.3f}, the {word} of the sweep. "
+            "Triangles mark the image's own code."
         )
         figure = run.gallery().traversals()
         add(f"traversals_{word}", f"Traversals, {word} run", caption, figure)

@@ -97,13 +97,15 @@ def a_folder_and_datasets(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "plain", lambda data_dir: PLAIN)
 
 
-def write_run(folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True):
+def write_run(
+    folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True, gamma=6.4
+):
     """A run's folder as train.py leaves it, its weights drawn at random."""
     channels = 3 if dataset == "rgb" else 1
     vae = VAE((channels, 32, 32), latent_dim, 16, torch.Generator().manual_seed(0))
     with torch.no_grad():  # the first latents are told apart from dead ones
         vae.encoder.head.weight[: -(-latent_dim // 2)] *= 50
-    config = TrainConfig(dataset=dataset, latent_dim=latent_dim, hidden_dim=16)
+    config = TrainConfig(dataset=dataset, latent_dim=latent_dim, hidden_dim=16, gamma=gamma)
     folder = Path(folder)
     folder.mkdir(parents=True)
     checkpoint = {
@@ -205,6 +207,20 @@ def test_scores_beside_the_checkpoint_are_on_the_page_where_they_are_of_its_step
     (folder / "metrics.json").write_text("{}")
     assert run() == 2
     assert "runs/a/metrics.json is damaged" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
+    for gamma in (35.0, 6.4, 100.0, 0.0):
+        write_run(f"sweep/gamma{gamma:g}", gamma=gamma)
+    shown = []
+
+    def write(runs, output_dir, format, title):
+        shown.extend(run.name for run in runs)
+        return []
+
+    monkeypatch.setattr(drawing, "write_sweep_gallery", write)
+    assert run("--model_path", "sweep") == 0
+    assert shown == ["gamma6.4", "gamma35", "gamma100", "gamma0"]  # the last is another method
 
 
 def test_the_newest_checkpoint_is_taken_and_named(capsys):
