@@ -1,0 +1,92 @@
+"""Pictures and tables of a sweep: means, deviations and bands over known runs."""
+
+import numpy as np
+import pytest
+
+from factorvae.figures.sweep_gallery import (
+    SweepRun,
+    best_and_median,
+    by_setting,
+    score_table,
+    write_sweep_gallery,
+)
+from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
+
+
+def log_of(recon, steps=(100, 200)):
+    rows = len(steps)
+    live = {"kl_0": np.ones(rows), "kl_1": np.zeros(rows)}
+    columns = {"recon": np.full(rows, recon), "kl": np.ones(rows), "tc": np.full(rows, np.nan)}
+    return {"step": np.array(steps), **columns, **live}
+
+
+def run_of(name, setting, recon=50.0, **scores):
+    return SweepRun(name, setting, log_of(recon), scores, gallery=None)
+
+
+RUNS = [
+    run_of("a0", "gamma 1", 40.0, factor_vae_score=0.5, recon_loss=40.0),
+    run_of("b0", "gamma 6", 60.0, factor_vae_score=0.75, recon_loss=60.0),
+    run_of("a1", "gamma 1", 44.0, factor_vae_score=0.7, recon_loss=44.0),
+    run_of("a2", "gamma 1", 48.0),
+]
+
+
+def test_a_setting_has_all_its_runs_wherever_they_stand():
+    assert {n: [r.name for r in runs] for n, runs in by_setting(RUNS).items()} == {
+        "gamma 1": ["a0", "a1", "a2"],
+        "gamma 6": ["b0"],
+    }
+
+
+def test_the_table_has_mean_and_deviation_of_the_runs_that_were_evaluated():
+    assert score_table(RUNS) == [
+        ["setting", "runs", "FactorVAE score", "Recon"],
+        ["gamma 1", "3", "0.600 ± 0.141", "42.0 ± 2.8"],
+        ["gamma 6", "1", "0.750", "60.0"],
+    ]
+
+
+def test_best_and_median_are_by_the_score_and_never_the_same_run_twice():
+    assert [(word, run.name) for word, run in best_and_median(RUNS)] == [
+        ("best", "b0"),
+        ("median", "a1"),
+    ]
+    assert [word for word, _ in best_and_median(RUNS[:1])] == ["best"]
+    assert best_and_median(RUNS[3:]) == []
+
+
+def test_each_run_is_a_point_and_each_setting_has_its_mean():
+    points = {"gamma 1": np.array([[40.0, 0.5], [44.0, 0.7]]), "gamma 6": np.array([[60.0, 0.75]])}
+    (axes,) = [a for a in score_against_reconstruction(points).axes if a.get_label() == "scores"]
+    drawn = [line.get_xydata().tolist() for line in axes.lines]
+    assert drawn == [
+        [[40.0, 0.5], [44.0, 0.7]],
+        [pytest.approx([42.0, 0.6])],
+        [[60.0, 0.75]],
+        [[60.0, 0.75]],
+    ]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["gamma 1 (2)", "gamma 6 (1)"]
+
+
+def test_curves_are_means_within_a_deviation_at_the_steps_that_all_runs_have():
+    logs = {"gamma 1": [log_of(40.0, (100, 200, 300)), log_of(60.0)]}
+    axes = {a.get_label(): a for a in sweep_curves(logs).axes}
+    (line,) = axes["recon"].lines
+    assert line.get_xydata().tolist() == [[100, 50], [200, 50]]
+    (band,) = axes["recon"].collections
+    assert {round(y) for y in band.get_paths()[0].vertices[:, 1]} == {40, 60}
+    assert axes["live"].lines[0].get_ydata().tolist() == [1, 1]
+    assert not axes["tc"].lines  # there is none without a discriminator
+
+
+def test_the_page_has_the_table_and_says_what_is_left_out(tmp_path):
+    lines = write_sweep_gallery(RUNS[3:], tmp_path, "png", "a sweep")
+    assert lines == [
+        "score_reconstruction: left out, no run was evaluated with its factors known",
+        "sweep_training.png",
+        "index.html",
+    ]
+    page = (tmp_path / "index.html").read_text()
+    assert "Not evaluated." in page and "gamma 1" in page
