@@ -71,7 +71,7 @@ class Browser:
     def close(self):
         with contextlib.suppress(OSError):
             self.call("Browser.close")
-        self._process.wait(10)
+        self._process.wait(60)
         os.close(self._write)
         os.close(self._read)
 
@@ -113,7 +113,7 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, condition):
-        end = time.monotonic() + 30
+        end = time.monotonic() + 300
         while not self.evaluate(condition):
             assert time.monotonic() < end, f"still not {condition}"
             time.sleep(0.02)
