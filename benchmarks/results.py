@@ -108,7 +108,7 @@ PROFILES: dict[str, list[Sweep]] = {
         Sweep(
             "rooms",
             "FactorVAE, fast",
-            f"--dataset rooms {FAST} --max_steps 2500 --seed 0",
+            f"--dataset rooms {FAST} --max_steps 1500 --seed 0",
             "rooms_factorvae",
         ),
         Sweep(
@@ -317,7 +317,9 @@ def cell(rows: Sequence[dict], names: str | tuple[str, ...]) -> str:
     """Mean ± standard deviation over the rows, of one score or of several side by side."""
     if isinstance(names, tuple):
         return ", ".join(cell(rows, name) for name in names)
-    values = np.array([float(row[names]) for row in rows])
+    values = np.array([float(row[names]) for row in rows if row.get(names) not in (None, "")])
+    if not len(values):
+        return "-"
     decimals = DECIMALS.get(names, 3)
     mean = f"{values.mean():.{decimals}f}".removeprefix("0")
     if len(values) == 1:
@@ -422,7 +424,7 @@ def ship(options: argparse.Namespace) -> None:
         if not sweep.ships or not done:
             continue
         rows = {run: row_of(profile, sweep, run) for run in done}
-        best = max(done, key=lambda run: rows[run]["factor_vae_score"])
+        best = max(done, key=lambda run: rows[run].get("factor_vae_score", 0))
         path = options.pretrained / f"{sweep.ships}.pt"
         options.pretrained.mkdir(parents=True, exist_ok=True)
         path.write_bytes(export_weights(load_checkpoint(best), torch.float16))
@@ -460,8 +462,8 @@ benchmarks/results.py says which).
 def shipped_line(file: str, sweep: Sweep, row: dict, candidates: int) -> str:
     """A model's row in pretrained/README.md."""
     flags = re.sub(r"--seed \S+", f"--seed {row['seed']}", sweep.flags.replace(" --jobs 2", ""))
-    scores = [f"{row[name]:.3f}" for name in ("factor_vae_score", "mig")]
-    scores.append(", ".join(f"{row[name]:.3f}" for name in ("D_gbt", "C_gbt", "I_gbt")))
+    scores = [cell([row], name) for name in ("factor_vae_score", "mig")]
+    scores.append(cell([row], ("D_gbt", "C_gbt", "I_gbt")))
     of_how_many = "" if candidates == 1 else f" (of {candidates} seeds)"
     cells = (f"`{file}`", f"`{flags}`{of_how_many}", row["commit"], f"{row['steps']:,}")
     return f"| {' | '.join([*cells, *scores, format(row['sample'], '.1f')])} |"
