@@ -40,12 +40,12 @@ stray | unrecognized arguments: stray
 --disc_depth 1000000 | --disc_depth must be at most 1000
 --disc_depth deep | --disc_depth & 'deep'
 --disc_width 0 | --disc_width must be at least 1, not 0
---disc_width 100000000 | GiB to train & --disc_width 100000000
+--disc_width 1000000000 | GiB to train & --disc_width 1000000000
 --disc_width {LONG} | --disc_width
 --beta -1 | --beta must be at least 0, not -1.0
 --beta nan | --beta must be a finite number, not nan
 --beta inf | --beta must be a finite number, not inf
---beta -inf | --beta & -inf
+--beta -inf | --beta
 --beta one | --beta & 'one'
 --beta 1,5 | --beta & '1,5'
 --beta | --beta & expected at least one argument
@@ -84,13 +84,14 @@ stray | unrecognized arguments: stray
 --max_steps 1e5 | --max_steps & '1e5'
 --max_steps {LONG} | --max_steps
 --lr 0 | --lr must be greater than 0, not 0.0
---lr -1e-4 | --lr must be greater than 0
+--lr -1e-4 | --lr
+--lr -0.1 | --lr must be greater than 0, not -0.1
 --lr nan | --lr must be a finite number, not nan
 --lr inf | --lr must be a finite number, not inf
 --lr 1e-4 1e-3 | unrecognized arguments: 1e-3
 --lr fast | --lr & 'fast'
 --lr_disc 0 | --lr_disc must be greater than 0, not 0.0
---lr_disc -inf | --lr_disc & -inf
+--lr_disc -inf | --lr_disc
 --lr_disc x | --lr_disc & 'x'
 --seed -1 | --seed must be at least 0, not -1
 --seed 1.5 | --seed & '1.5'
@@ -321,4 +322,4 @@ def _sound(script: str, out: Path) -> list[str]:
         return train_flags(out / "run", 2)
     flags = ["--model_path", str(run_of(4)), "--threads", "1", "--device", "cpu"]
     where = {"evaluate": ["--metrics", "mig"], "visualize": ["--output_dir", str(out / "results")]}
-    return [*flags, *where[script]]
+    return [*where[script], *flags]
