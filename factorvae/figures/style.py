@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from factorvae.errors import printable
+from factorvae.files import write_whole
 
 DPI = 100  # figures are laid out in pixels of this size
 MOST_DOTS = 40e6  # in a vector picture, for its size and the time it takes
@@ -87,8 +88,13 @@ def save_figure(figure: Figure, target: Path | io.BytesIO, format: str = "png") 
 
 def png_bytes(figure: Figure) -> bytes:
     """What `save_figure` would write as png."""
+    return figure_bytes(figure, "png")
+
+
+def figure_bytes(figure: Figure, format: str) -> bytes:
+    """What `save_figure` would write."""
     stream = io.BytesIO()
-    save_figure(figure, stream)
+    save_figure(figure, stream, format)
     return stream.getvalue()
 
 
@@ -98,12 +104,9 @@ def untitled(picture: Image.Image) -> Image.Image:
 
 
 def write_figure(figure: Figure, path: Path, format: str) -> bytes:
-    """`save_figure`; returns what a page shows of it, a png without its heading and title."""
+    """`save_figure`, but whole or not at all; returns what a page shows of it, a png without its heading and title."""
     data = png_bytes(figure)
-    if format == "png":
-        path.write_bytes(data)
-    else:
-        save_figure(figure, path, format)
+    write_whole(path, data if format == "png" else figure_bytes(figure, format))
     stream = io.BytesIO()
     untitled(Image.open(io.BytesIO(data))).save(stream, format="PNG")
     return stream.getvalue()

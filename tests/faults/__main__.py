@@ -74,6 +74,7 @@ def try_out(
     deadline = None if seconds is None else time.monotonic() + seconds
     failures: list[tuple[str, str]] = []
     tried = 0
+
     def in_time() -> Iterator[str]:
         for number, case in enumerate(cases):
             if deadline is not None and number and time.monotonic() > deadline:
@@ -86,7 +87,7 @@ def try_out(
             bar.update()
             if fault is not None:
                 failures.append((case, fault))
-                bar.write(f"{case}: {fault}")
+                bar.write(f"{case}: {fault}", file=sys.stderr)
             bar.set_postfix_str(f"{len(failures)} failed")
     return tried, failures
 

@@ -51,7 +51,10 @@ class Watch:
 
     def _fsync(self, real: Callable) -> Callable:
         def fsync(descriptor: int) -> None:
-            path = self.paths.get(descriptor, "")
+            path = self.paths.get(descriptor)
+            if path is None:
+                real(descriptor)
+                return
             self.act("fsync", path, False)
             real(descriptor)
             self.act("fsync", path, True)

@@ -63,20 +63,23 @@ class Child:
         work: Callable[[], int | None],
         seconds: float = MOST_SECONDS,
         memory: int | None = MOST_BYTES,
+        wait: float = LONGEST_WAIT,
     ) -> None:
         self.said = [tempfile.TemporaryFile() for _ in range(2)]
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._work(work, seconds, memory)
+            self._work(work, seconds, memory, wait)
 
-    def _work(self, work: Callable[[], int | None], seconds: float, memory: int | None) -> None:
+    def _work(
+        self, work: Callable[[], int | None], seconds: float, memory: int | None, wait: float
+    ) -> None:
         code = 1
         try:
             os.setsid()  # the signals of a terminal, and `kill_all`, are for it and its children
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            limit_time(seconds)
+            limit_time(seconds, wait)
             for number, file in enumerate(self.said, start=1):
                 os.dup2(file.fileno(), number)
             if memory is not None:
@@ -185,10 +188,10 @@ def in_batches(
                 batch = batch[1:]
 
 
-def limit_time(seconds: float) -> None:
+def limit_time(seconds: float, wait: float = LONGEST_WAIT) -> None:
     """Have this process die, from now on, of SIGPROF by its work or of SIGALRM by the clock."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_WAIT)
+    signal.setitimer(signal.ITIMER_REAL, wait)
 
 
 def _data_bytes() -> int:

@@ -314,7 +314,10 @@ def _with(section: str | None, **changes: object) -> Callable[[Path], None]:
 
     def make(folder: Path) -> None:
         state = torch.load(run_of(4) / CHECKPOINT_NAME, weights_only=True)
-        told = {k: v.format(out=_outside(folder)) if isinstance(v, str) else v for k, v in changes.items()}
+        told = {
+            k: v.format(out=_outside(folder)) if isinstance(v, str) else v
+            for k, v in changes.items()
+        }
         (state if section is None else state[section]).update(told)
         torch.save(state, _ckpt(folder))
 

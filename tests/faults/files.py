@@ -114,7 +114,9 @@ _EXPECTED: dict[str, object] = {}  # what the sound files give
 
 # Mutations
 
-TOKENS = b'nan|inf|-1|1e999|99999999999999999999|"|[|{|,|\n|\0|\xff|%s|../|None|true| |0x'.split(b"|")
+TOKENS = b'nan|inf|-1|1e999|99999999999999999999|"|[|{|,|\n|\0|\xff|%s|../|None|true| |0x'.split(
+    b"|"
+)
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:

@@ -156,7 +156,9 @@ def of_sweep(how: str, number: int) -> str | None:
     folder = fresh("killed") / "sweep"
     if how in SIGNALS:
         child = Child(lambda: train.main(sweep_flags(folder, 1, SOME_STEPS)))
-        wait_until(lambda: not child.runs() or any(_rows(p) > 3 for p in folder.glob("*/stats.csv")))
+        wait_until(
+            lambda: not child.runs() or any(_rows(p) > 3 for p in folder.glob("*/stats.csv"))
+        )
         child.kill(SIGNALS[how][0])
         ended = child.end()
         if ended.code != 128 + SIGNALS[how][0]:
@@ -172,8 +174,10 @@ def of_parallel(how: str, number: int) -> str | None:
     folder = fresh("killed") / "sweep"
     child = Child(lambda: train.main(sweep_flags(folder, 2, SOME_STEPS)), memory=None)
     if not wait_until(
-        lambda: not child.runs()
-        or len([1 for log in folder.glob("*/stats.csv") if _rows(log) > 3]) == 2
+        lambda: (
+            not child.runs()
+            or len([1 for log in folder.glob("*/stats.csv") if _rows(log) > 3]) == 2
+        )
     ):
         child.kill_all()
         return "two runs did not begin"
