@@ -6,10 +6,12 @@ python -m tests.faults --case files:png:10017 --case kill:train:replace:3
 """
 
 import argparse
+import importlib
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 PARTS = ("files", "flags", "kill", "disk", "long")
 
@@ -33,14 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.case:
         parts = list(dict.fromkeys(case.partition(":")[0] for case in flags.case))
     failures, rows = [], []
+    end = time.monotonic() + 60 * flags.minutes
     for number, part in enumerate(parts):
-        left = flags.minutes * 60 if not rows else deadline - time.monotonic()
-        if number == 0:
-            deadline = time.monotonic() + left
         if flags.case:
             cases, seconds = iter([c for c in flags.case if c.partition(":")[0] == part]), None
-        else:
-            cases, seconds = cases_of(part, flags.seed), left / (len(parts) - number)
+        else:  # what a part leaves of its share is for those that follow
+            cases = module_of(part).cases(flags.seed)
+            seconds = (end - time.monotonic()) / (len(parts) - number)
         tried, wrong = try_out(part, cases, seconds)
         rows.append((part, tried, tried - len(wrong)))
         failures += wrong
@@ -53,15 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def module_of(part: str):  # noqa: ANN201
-    """The module of a part: `cases(seed)` names its cases, `run(cases)` says what is wrong with each."""
-    from tests.faults import disk, files, flags, kill, long_run
-
-    return {"files": files, "flags": flags, "kill": kill, "disk": disk, "long": long_run}[part]
-
-
-def cases_of(part: str, seed: int) -> Iterator[str]:
-    return module_of(part).cases(seed)
+def module_of(part: str) -> ModuleType:
+    """The module of a part: `cases(seed)` names its cases, `run(cases)` says what is wrong."""
+    name = {"long": "long_run"}.get(part, part)
+    return importlib.import_module(f"tests.faults.{name}")
 
 
 def try_out(

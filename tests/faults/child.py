@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from tqdm import tqdm
+
 from factorvae.errors import run_script
 
 MOST_SECONDS = 60  # of the processor
@@ -79,6 +81,9 @@ class Child:
         try:
             os.setsid()  # the signals of a terminal, and `kill_all`, are for it and its children
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_DFL)  # under nohup, one is ignored
+            tqdm._instances.clear()  # or this process would draw the parent's bar
             limit_time(seconds, wait)
             for number, file in enumerate(self.said, start=1):
                 os.dup2(file.fileno(), number)

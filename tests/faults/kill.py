@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 import train
+from factorvae.checkpoint import load_checkpoint
 from factorvae.datasets import load_dataset
 from factorvae.files import CHECKPOINT_NAME, LOG_NAME, SWEEP_NAME
 from factorvae.training.sweep_folder import read_sweep
 from tests.faults.calls import at_call
 from tests.faults.child import Child, Found, in_child, wait_until
-from tests.faults.tiny import data_dir, fresh, once, run_of, same_run, train_flags, workshop
+from tests.faults.tiny import fresh, once, run_of, same_run, train_flags, workshop
 from tests.helpers import SMALL_CARS3D, encoded, pictures, write_cars3d, write_tree
 
 STEPS = 30
@@ -139,8 +140,6 @@ def _rows(log: Path) -> int:
 
 
 def _steps(folder: Path) -> int:
-    from factorvae.checkpoint import load_checkpoint
-
     return load_checkpoint(folder)["step"] if (folder / CHECKPOINT_NAME).exists() else 0
 
 
@@ -285,5 +284,3 @@ def _prepared(sound: Path, made: Path, which: int) -> None:
 
 ONE_CAR = SMALL_CARS3D.__class__(SMALL_CARS3D.names, (4, 24, 1), (*SMALL_CARS3D.values[:2], (0,)))
 KINDS = {"train": of_train, "sweep": of_sweep, "parallel": of_parallel, "data": of_data}
-
-__all__ = ["cases", "data_dir", "run"]

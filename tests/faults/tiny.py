@@ -15,7 +15,7 @@ from tests.helpers import encoded, pictures, rows_but_speed, same_state, write_t
 
 NUM_IMAGES = 24
 NETWORKS = "--hidden_dim 8 --latent_dim 3 --disc_depth 1 --disc_width 8 --batch_size 4".split()
-OTHERS = "--threads 1 --device cpu --log_every 2".split()
+OTHERS = "--threads 1 --device cpu --log_every 2 --num_epochs 1000000".split()
 
 
 @functools.cache
