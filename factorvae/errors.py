@@ -65,7 +65,8 @@ def run_script(main: Callable[[], int | None]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        _tell(f"error: out of memory: {printable(str(error).partition(chr(10))[0])}")
+        told = printable(str(error).partition("\n")[0])
+        _tell(f"error: out of memory: {told}" if told else "error: out of memory")
         return 2
 
 

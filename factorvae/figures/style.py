@@ -33,6 +33,7 @@ STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 8.5,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
     "axes.linewidth": 0.6,
@@ -129,7 +130,6 @@ class FigureLayout:
         self.text(MARGIN, 37, title, va="baseline", color=FAINT)
 
     def text(self, x: float, y: float, text: str, **options: Any) -> None:
-        options = {"parse_math": False} | options  # a dollar sign in a name is one
         self.figure.text(x / self.width, 1 - y / self.height, printable(text), **options)
 
     def rule(self, left: float, right: float, y: float, linestyle: str = (0, (4, 3))) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from factorvae.errors import run_script
 
 MOST_SECONDS = 60  # of the processor
-LONGEST_WAIT = 240  # seconds by the clock, of a machine that is busy otherwise
+LONGEST_WAIT = 600  # seconds by the clock, of a machine that is busy otherwise
 MOST_BYTES = 1 << 30  # of memory, beyond what the parent has
 BATCH = 50
 
