@@ -5,6 +5,8 @@ milliseconds, and one that crashes, hangs or eats the memory harms nobody.
 """
 
 import contextlib
+import faulthandler
+import fcntl
 import io
 import itertools
 import json
@@ -27,6 +29,7 @@ from factorvae.errors import run_script
 MOST_SECONDS = 60  # of the processor
 LONGEST_WAIT = 600  # seconds by the clock, of a machine that is busy otherwise
 MOST_BYTES = 1 << 30  # of memory, beyond what the parent has
+MOST_SAID = 1 << 20  # bytes
 BATCH = 50
 
 
@@ -58,7 +61,7 @@ class Ended:
 
 
 class Child:
-    """A child that does `work` as a script's `main` would be called, its output kept in files."""
+    """A child that does `work` as a script's `main` would be called, its output kept."""
 
     def __init__(
         self,
@@ -67,26 +70,32 @@ class Child:
         memory: int | None = MOST_BYTES,
         wait: float = LONGEST_WAIT,
     ) -> None:
-        self.said = [tempfile.TemporaryFile() for _ in range(2)]
+        # Pipes that hold all that is said: files would be under the limits that a case sets.
+        self.said = [os.pipe() for _ in range(2)]
+        for _, end in self.said:
+            fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, MOST_SAID)
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
             self._work(work, seconds, memory, wait)
+        for _, end in self.said:
+            os.close(end)
 
     def _work(
         self, work: Callable[[], int | None], seconds: float, memory: int | None, wait: float
     ) -> None:
         code = 1
         try:
+            faulthandler.disable()  # as pytest has it, it would tell where this one crashes
             os.setsid()  # the signals of a terminal, and `kill_all`, are for it and its children
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
                 signal.signal(number, signal.SIG_DFL)  # under nohup, one is ignored
             tqdm._instances.clear()  # or this process would draw the parent's bar
             limit_time(seconds, wait)
-            for number, file in enumerate(self.said, start=1):
-                os.dup2(file.fileno(), number)
+            for number, (_, end) in enumerate(self.said, start=1):
+                os.dup2(end, number)
             if memory is not None:
                 limit = memory + _data_bytes()
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -121,11 +130,18 @@ class Child:
         """Wait for its end."""
         _, status = os.waitpid(self.pid, 0)
         texts = []
-        for file in self.said:
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-            file.close()
+        for end, _ in self.said:
+            os.set_blocking(end, False)  # an orphan may still have the other one
+            texts.append(_read(end).decode(errors="replace"))
+            os.close(end)
         return Ended(os.waitstatus_to_exitcode(status), *texts)
+
+
+def _read(end: int) -> bytes:
+    try:
+        return os.read(end, MOST_SAID)
+    except BlockingIOError:  # nothing is said, and an orphan may yet say something
+        return b""
 
 
 def in_child(

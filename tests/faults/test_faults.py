@@ -13,6 +13,7 @@ from tests.faults import files, flags
 from tests.faults.child import in_child
 from tests.faults.crafted import CRAFTED
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 ROOT = Path(__file__).parents[2]
 SLOW_TO_MAKE = {"npz-bomb", "npz-of-many", "npz-of-large-images", "npz-bzip2", "npz-lzma"}
 SLOW_TO_MAKE |= {"zip-of-a-large-member"} | {name for name in CRAFTED if name.endswith("-drawn")}
