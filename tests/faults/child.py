@@ -96,6 +96,9 @@ class Child:
             limit_time(seconds, wait)
             for number, (_, end) in enumerate(self.said, start=1):
                 os.dup2(end, number)
+            sys.stdout, sys.stderr = (
+                open(n, "w", closefd=False) for n in (1, 2)
+            )  # as pytest's are not
             if memory is not None:
                 limit = memory + _data_bytes()
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

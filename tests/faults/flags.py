@@ -71,6 +71,15 @@ stray | unrecognized arguments: stray
 --method btcvae --stratified yes | unrecognized arguments: yes
 --dip_ratio 3 | --dip_ratio is no setting of --method factorvae
 --capacity_steps 7 | --capacity_steps is no setting of --method factorvae
+--preset slow | --preset must be one of fast, not slow
+--preset | --preset & expected one argument
+--beta_start 0 | --beta_start must be greater than 0, not 0.0
+--beta_start nan | --beta_start must be a finite number, not nan
+--gamma_start inf | --gamma_start must be a finite number, not inf
+--gamma_start x | --gamma_start & 'x'
+--anneal_from -1 | --anneal_from must be at least 0, not -1
+--anneal_from 5 --anneal_until 3 | --anneal_until 3 is before --anneal_from 5
+--anneal_until 1.5 | --anneal_until & '1.5'
 --batch_size 0 | --batch_size must be at least 1, not 0
 --batch_size -64 | --batch_size must be at least 1, not -64
 --batch_size 25 | --batch_size 25 exceeds the 24 images

@@ -5,6 +5,7 @@ time drawn from N, `kill:train:NAME` sends signals; `kill:sweep:...` and `kill:p
 to a sweep in one process and in several, `kill:data:...` to the preparation of data.
 """
 
+import functools
 import os
 import shutil
 import signal
@@ -16,17 +17,17 @@ import numpy as np
 
 import train
 from factorvae.checkpoint import load_checkpoint
-from factorvae.datasets import load_dataset
+from factorvae.datasets import Dataset, load_dataset
 from factorvae.files import CHECKPOINT_NAME, LOG_NAME, SWEEP_NAME
 from factorvae.training.sweep_folder import read_sweep
-from tests.faults.calls import at_call
+from tests.faults.calls import at_call, recorded
 from tests.faults.child import Child, Found, in_child, wait_until
-from tests.faults.tiny import fresh, once, run_of, same_run, train_flags, workshop
+from tests.faults.tiny import fresh, once, run_of, same_run, train_flags
 from tests.helpers import SMALL_CARS3D, encoded, pictures, write_cars3d, write_tree
 
-STEPS = 30
-SWEEP_STEPS = 12
-CALLS = {"open": 24, "write": 60, "fsync": 24, "replace": 12, "unlink": 24}  # places in a run
+STEPS = 14
+SWEEP_STEPS = 8
+CALLS = ("open", "write", "fsync", "replace", "unlink")
 SIGNALS = {
     "term": [signal.SIGTERM],
     "int": [signal.SIGINT],
@@ -49,8 +50,10 @@ def cases(seed: int) -> Iterator[str]:
     for number in range(100):
         yield f"kill:train:moment:{seed * 10_000 + number}"
         for kind in ("train", "data") if number % 4 else ("train", "sweep", "data"):
-            call = list(CALLS)[number % len(CALLS)]
-            yield f"kill:{kind}:{call}:{rng.integers(CALLS[call])}"
+            call = CALLS[number % len(CALLS)]
+            if kind == "data" and call == "unlink":  # it makes none
+                call = "mkdir"
+            yield f"kill:{kind}:{call}:{rng.integers(2**31)}"
     yield from (f"kill:parallel:moment:{seed * 10_000 + number}" for number in range(5))
 
 
@@ -72,29 +75,57 @@ def of_train(how: str, number: int) -> str | None:
     expected, folder = run_of(STEPS), fresh("killed") / "run"
     if how in SIGNALS:
         return _told(SIGNALS[how], folder)
-    fault = _killed(lambda: train.main(train_flags(folder, STEPS)), folder, how, number)
+    fault = _killed(_train, folder, how, number)
     return fault or _resumed(folder) or same_run(folder, expected)
 
 
-def _killed(
-    work: Callable[[], int | None], folder: Path, how: str, number: int, seconds: float = 1.0
-) -> str | None:
-    """Begin the work, and kill it within a call below the folder, or at a moment."""
+def _killed(work: Callable[[Path], int | None], folder: Path, how: str, number: int) -> str | None:
+    """Begin the work, and kill it within a call below the folder, or at a moment.
 
-    def doomed() -> int | None:
-        at_call(folder, how, number, kill_here)
-        return work()
-
-    if how != "moment":
-        ended = in_child(doomed)
-    else:
-        child = Child(work)
+    number: counts the calls, or draws the moment; it is taken modulo the calls that there are.
+    """
+    calls, seconds = _undisturbed(work)
+    if how == "moment":
+        child = Child(lambda: work(folder))
         time.sleep(float(np.random.default_rng([number, 1]).uniform(0, seconds)))
         child.kill()
         ended = child.end()
+    else:
+        place = number % (2 * calls.count(how))
+
+        def doomed() -> int | None:
+            at_call(folder, how, place, kill_here)
+            return work(folder)
+
+        ended = in_child(doomed)
+        if ended.code == 0:
+            return f"it never came to the {how} {place}"
     if ended.code not in (-signal.SIGKILL, 0):
         return ended.fault(codes=()) or f"exit code {ended.code} before it was killed"
     return None
+
+
+@functools.cache
+def _undisturbed(work: Callable[[Path], int | None]) -> tuple[list[str], float]:
+    """The calls that the work makes below its folder, and how many seconds it takes."""
+    folder, noted = fresh("undisturbed"), fresh("noted") / "calls"
+    _sound_data(folder)
+
+    def note() -> None:
+        calls: list[tuple[str, str]] = []
+        recorded(folder, calls)
+        work(folder)
+        noted.write_text(" ".join(name for name, _ in calls))
+
+    start = time.monotonic()
+    ended = in_child(note)
+    if ended.code:
+        raise RuntimeError(f"what nothing disturbs fails: {ended.err}")
+    return noted.read_text().split(), time.monotonic() - start
+
+
+def _train(folder: Path) -> int:
+    return train.main(train_flags(folder, STEPS))
 
 
 def _resumed(folder: Path, steps: int = STEPS) -> str | None:
@@ -164,8 +195,11 @@ def of_sweep(how: str, number: int) -> str | None:
             return ended.fault(codes=()) or f"exit code {ended.code}"
         steps = _rounded_up(max(run["steps"] for run in read_sweep(folder)["runs"]))
         return _swept(folder, 1, steps)
-    work = lambda: train.main(sweep_flags(folder, 1))  # noqa: E731
-    return _killed(work, folder, how, number, 1.5) or _swept(folder, 1)
+    return _killed(_train_sweep, folder, how, number) or _swept(folder, 1)
+
+
+def _train_sweep(folder: Path) -> int:
+    return train.main(sweep_flags(folder, 1))
 
 
 def of_parallel(how: str, number: int) -> str | None:
@@ -236,21 +270,38 @@ def _lives(pid: int) -> bool:
 
 def of_data(how: str, number: int) -> str | None:
     """Two sets: a folder of images, and an archive that is unpacked first."""
-    which = number % 2
-    number //= 2
-    sound = once("unprepared", _unprepared)
     folder = fresh("killed")
-    shutil.copytree(sound, folder, dirs_exist_ok=True)
-    fault = _killed(lambda: _load(folder, which), folder, how, number, 0.1)
-    if fault:
+    _sound_data(folder)
+    load, prepare = SETS[number % 2]
+    if fault := _killed(prepare, folder, how, number // 2):
         return fault
-    images = load_and_keep(folder, which)
-    expected = once(f"prepared-{which}", lambda made: _prepared(sound, made, which))
-    if isinstance(images, str):
-        return images
-    if images.tobytes() != (expected / "images").read_bytes():
+    expected = once(f"prepared-{number % 2}", lambda made: _keep(load, _sound_copy(), made))
+    kept = fresh("kept")
+    _keep(load, folder, kept)
+    if (kept / "images").read_bytes() != (expected / "images").read_bytes():
         return "other images than undisturbed"
     return None
+
+
+def _sound_data(folder: Path) -> None:
+    shutil.copytree(once("unprepared", _unprepared), folder, dirs_exist_ok=True)
+
+
+def _sound_copy() -> Path:
+    folder = fresh("undisturbed")
+    _sound_data(folder)
+    return folder
+
+
+def _keep(load: Callable[[Path], np.ndarray], folder: Path, made: Path) -> None:
+    """The images as a child reads them, in a file."""
+
+    def read() -> None:
+        (made / "images").write_bytes(load(folder).tobytes())
+
+    ended = in_child(read)
+    if ended.code:
+        (made / "images").write_text(ended.err)
 
 
 def _unprepared(folder: Path) -> None:
@@ -259,28 +310,27 @@ def _unprepared(folder: Path) -> None:
     write_cars3d(folder, cars=1)
 
 
-def _load(folder: Path, which: int) -> np.ndarray:
+def _load_images(folder: Path) -> np.ndarray:
     """uint8 [N, C, 32, 32]."""
-    if which == 0:
-        dataset = load_dataset(f"folder:{folder}/images", folder, image_size=32)
-    else:
-        dataset = load_dataset("cars3d", folder, image_size=32, space=ONE_CAR)
+    return _images(load_dataset(f"folder:{folder}/images", folder, image_size=32))
+
+
+def _load_cars(folder: Path) -> np.ndarray:
+    return _images(load_dataset("cars3d", folder, image_size=32, space=ONE_CAR))
+
+
+def _prepare_images(folder: Path) -> None:
+    _load_images(folder)
+
+
+def _prepare_cars(folder: Path) -> None:
+    _load_cars(folder)
+
+
+def _images(dataset: Dataset) -> np.ndarray:
     return dataset.images(np.arange(len(dataset))).numpy()
 
 
-def load_and_keep(folder: Path, which: int) -> np.ndarray | str:
-    """The images as a child reads them, or what went wrong."""
-    kept = workshop() / "kept.npy"
-    ended = in_child(lambda: np.save(kept, _load(folder, which)))
-    return ended.fault(codes=(0,)) or np.load(kept)
-
-
-def _prepared(sound: Path, made: Path, which: int) -> None:
-    folder = fresh("undisturbed")
-    shutil.copytree(sound, folder, dirs_exist_ok=True)
-    images = load_and_keep(folder, which)
-    (made / "images").write_bytes(images.tobytes())
-
-
+SETS = ((_load_images, _prepare_images), (_load_cars, _prepare_cars))
 ONE_CAR = SMALL_CARS3D.__class__(SMALL_CARS3D.names, (4, 24, 1), (*SMALL_CARS3D.values[:2], (0,)))
 KINDS = {"train": of_train, "sweep": of_sweep, "parallel": of_parallel, "data": of_data}
