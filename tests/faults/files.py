@@ -255,21 +255,21 @@ def _make_checkpoint(folder: Path) -> None:
 
 
 def _make_log(folder: Path) -> None:
-    shutil.copy(run_of(40) / STATS_NAME, folder)
+    shutil.copy(run_of(14) / STATS_NAME, folder)
 
 
 def _read_log(folder: Path) -> dict[str, object]:
     """The log as pictures and a resumed run read it."""
-    log_until(folder, 30)
+    log_until(folder, 10)
     log = read_log(folder)
-    with RunLog(folder, columns(3), 30, 2) as resumed:
-        resumed.row({"step": 32, "recon": 1.0})
+    with RunLog(folder, columns(3), 10, 2) as resumed:
+        resumed.row({"step": 12, "recon": 1.0})
     return {"log": log, "resumed": read_log(folder)}
 
 
 def _is_log(one: dict, _: dict) -> bool:
     resumed = one["resumed"]
-    return resumed["step"][-1] == 32 and all(
+    return resumed["step"][-1] == 12 and all(
         len({len(column) for column in log.values()}) == 1 for log in one.values()
     )
 

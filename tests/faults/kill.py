@@ -225,7 +225,7 @@ def of_parallel(how: str, number: int) -> str | None:
     else:
         child.kill(signal.SIGTERM if how == "term" else signal.SIGKILL)
     ended = child.end()
-    if not wait_until(lambda: not any(map(_lives, workers)), seconds=30):
+    if not wait_until(lambda: not any(map(_lives, workers))):
         child.kill_all()
         return "orphans are left"
     fault = ended.fault(codes=(-signal.SIGKILL, 143))
