@@ -420,7 +420,7 @@ def latent_response(
                 axes.tick_params(labelleft=factor == next(iter(curves)), labelbottom=is_last)
                 if is_last and factor in named:
                     words = named[factor]
-                    axes.set_xticks(range(len(words)), words, rotation=90)
+                    axes.set_xticks(range(len(words)), list(map(printable, words)), rotation=90)
                 if row == 0:
                     layout.text(x, y - 7, factor)
                 x += panel_widths[factor] + gap

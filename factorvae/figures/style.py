@@ -105,7 +105,10 @@ def untitled(picture: Image.Image) -> Image.Image:
 
 
 def write_figure(figure: Figure, path: Path, format: str) -> bytes:
-    """`save_figure`, but whole or not at all; returns what a page shows of it, a png without its heading and title."""
+    """`save_figure`, whole or not at all; UserError where it cannot be written.
+
+    Returns what a page shows of it: a png without its heading and title.
+    """
     data = png_bytes(figure)
     write_whole(path, data if format == "png" else figure_bytes(figure, format))
     stream = io.BytesIO()
