@@ -18,7 +18,7 @@ import numpy as np
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import load_dataset
-from factorvae.evaluation.report import read_scores
+from factorvae.evaluation.saved import read_scores
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, STATS_NAME, SWEEP_NAME
 from factorvae.training.run_folder import RunLog, columns, log_until, read_log
 from factorvae.training.sweep import runs_of
