@@ -365,7 +365,7 @@ def _make_plain_norb(folder: Path) -> None:
         path.unlink()
 
 
-CHAIRS = chair_files(("1a2b",), [(20, 0), (20, 11), (30, 0)])
+CHAIRS = chair_files(("1a2b",), ((20, 0), (20, 11), (30, 0)))
 NORB = {"space": SMALL_SMALLNORB, "image_size": 32}
 CELEBA = {"image_size": 32}
 CARS = {"space": ONE_CAR, "image_size": 32}
