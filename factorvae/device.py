@@ -43,7 +43,7 @@ def choose_device(name: str, number: int = 0) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if int(given or 0) >= count:
+    if len(given) > 9 or int(given or 0) >= count:  # Python reads numbers of so many digits only
         raise UserError(
             f"--device {name}: PyTorch sees {count} CUDA devices here; use --device cpu"
         )

@@ -62,6 +62,22 @@ def run_script(main: Callable[[], int | None]) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         _tell(f"error: {printable(where)}{error.strerror or error}")
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        told = printable(str(error).partition("\n")[0])
+        _tell(f"error: out of memory: {told}" if told else "error: out of memory")
+        return 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python, of numpy, of torch on CUDA, or of torch on the CPU, which tells in words only."""
+    kind = type(error).__name__  # torch is not imported for this
+    return (
+        isinstance(error, MemoryError)
+        or kind == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _tell(line: str) -> None:

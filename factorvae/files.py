@@ -104,6 +104,12 @@ def written_to(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of a folder whole; UserError, and an earlier one as it was, where it fails."""
+    with written_to(path), whole_file(path) as file:
+        file.write(data)
+
+
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Make the folder, and have it for this process alone, until the block or the process ends.

@@ -2,7 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
+import torch
 
 from factorvae.errors import UserError, printable, run_script
 
@@ -30,3 +32,17 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_two(capsys):
 
     assert run_script(main) == 2
     assert capsys.readouterr() == ("", "error: no folder \\x1b[31m\\nred\n")
+
+
+@pytest.mark.parametrize(
+    "work", [lambda: torch.empty(1 << 55), lambda: np.empty(1 << 55), lambda: bytearray(1 << 55)]
+)
+def test_too_little_memory_is_one_line(capsys, work):
+    assert run_script(work) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: out of memory") and error.count("\n") == 1
+
+
+def test_another_error_of_the_program_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_script(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))

@@ -65,6 +65,8 @@ def _contents(path: Path) -> tuple[tuple[int, ...], list[str], np.ndarray | None
     """The images' shape, the factors' names, and the factors [N, F] if there are any."""
     try:
         with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                archive.open(name).close()  # its name here and there: a damaged one would hide it
             held = {name.removesuffix(".npy") for name in archive.namelist()}
             if "images" not in held:
                 raise ValueError(f"it holds no images but {', '.join(sorted(held)) or 'nothing'}")

@@ -19,7 +19,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -166,9 +166,9 @@ def _write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
-        with partial.open("wb") as file:
+        with partial.open("wb") as file, contextlib.closing(_passed_on(make_blocks())) as blocks:
             file.seek(HEADER_BYTES)
-            for block in make_blocks():
+            for block in blocks:
                 block = np.ascontiguousarray(block)
                 checksum.update(block)
                 file.write(block)
@@ -194,6 +194,11 @@ def _write(
         if partial.exists():
             partial.unlink()
     _note_passed(path, checksum.hexdigest())
+
+
+def _passed_on(blocks: Iterable[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    """The blocks; closing this closes what makes them, at once and in this thread."""
+    yield from blocks
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -3,6 +3,7 @@
 All cores take part: decoding and resizing are C code that runs outside the interpreter's lock.
 """
 
+import contextlib
 import copy
 import io
 import sys
@@ -136,19 +137,21 @@ def _prepare(
         decoded = in_threads(
             lambda block: _decode_all(source, block, preparation), blocks, workers, 2 * workers
         )
-        for results in decoded:
-            good = []
-            for result in results:
-                if not isinstance(result, UserError):
-                    good.append(result)
-                elif left_out is None:
-                    raise result
-                else:
-                    tqdm.write(f"left out: {result}", file=sys.stderr)
-                    left_out.append(number)
-                number += 1
-            if good:
-                yield np.stack(good)
+        # Closed here: left to the garbage collector, its threads could be awaited in one of others.
+        with contextlib.closing(decoded):
+            for results in decoded:
+                good = []
+                for result in results:
+                    if not isinstance(result, UserError):
+                        good.append(result)
+                    elif left_out is None:
+                        raise result
+                    else:
+                        tqdm.write(f"left out: {result}", file=sys.stderr)
+                        left_out.append(number)
+                    number += 1
+                if good:
+                    yield np.stack(good)
     if left_out is not None and len(left_out) == len(names):
         raise UserError(
             f"none of {len(names)} images can be read; the first is {source.place(names[0])}"

@@ -25,6 +25,7 @@ def open_array(
     """
     file, dtype, shape, fortran_order = open_member(archive, name)
     if shape not in shapes or fortran_order or dtype.kind not in kinds:
+        file.close()
         raise ValueError(f"{name} is {dtype} {shape}")
     return file, dtype, shape
 
@@ -44,6 +45,7 @@ def open_member(
         else:
             header = np.lib.format.read_array_header_2_0(file)
     except Exception as error:  # numpy raises nearly anything at damaged headers
+        file.close()
         told = " ".join(str(error).split()) or "it ends early"
         raise ValueError(f"the header of {name}: {told}") from error
     shape, fortran_order, dtype = header
@@ -56,9 +58,9 @@ def read_array(archive: zipfile.ZipFile, name: str, kinds: str, dimensions: int)
     ValueError unless the type's kind is one of `kinds` and the number of dimensions is as given.
     """
     file, dtype, shape, fortran_order = open_member(archive, name)
-    if dtype.kind not in kinds or len(shape) != dimensions:
-        raise ValueError(f"{name} is {dtype} {shape}")
     with file:
+        if dtype.kind not in kinds or len(shape) != dimensions:
+            raise ValueError(f"{name} is {dtype} {shape}")
         values = read_rows(file, 1, dtype, shape)
         expect_end(file, name)
     return values.ravel().reshape(shape, order="F" if fortran_order else "C")

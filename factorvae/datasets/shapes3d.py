@@ -4,6 +4,7 @@ One file, `3dshapes.h5`: `images` uint8 [480000, 64, 64, 3] and `labels` float [
 factor changing fastest. Factors, sizes and order are those of the labels' columns.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from factorvae.progress import track
 
 FILE = "3dshapes.h5"
 IMAGES_AT_ONCE = 1000
+LARGEST_CHUNK_BYTES = 1 << 28
 HUES = tuple(number / 10 for number in range(10))
 SHAPES3D = FactorSpace(
     names=("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
@@ -65,7 +67,7 @@ def _read(path: Path, space: FactorSpace, preparation: Preparation) -> Iterator[
     image_shape, label_shape = (len(space), 64, 64, 3), (len(space), len(space.sizes))
     try:
         with h5py.File(path, "r") as file:
-            images, labels = file["images"], file["labels"]
+            images, labels = _array(file, "images"), _array(file, "labels")
             if (images.shape, images.dtype) != (image_shape, np.uint8):
                 raise ValueError(f"images are {images.dtype} {images.shape}")
             if labels.shape != label_shape or labels.dtype.kind != "f":
@@ -73,11 +75,26 @@ def _read(path: Path, space: FactorSpace, preparation: Preparation) -> Iterator[
             _check_labels(labels[:], space)
             for start in range(0, len(space), IMAGES_AT_ONCE):
                 yield fit_all(images[start : start + IMAGES_AT_ONCE], preparation)
-    except (OSError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{path} is not 3D Shapes, or is damaged ({error}): expected HDF5 with images uint8 "
             f"{image_shape} and labels float {label_shape} in the order of the factors"
         ) from error
+
+
+def _array(file: h5py.File, name: str) -> h5py.Dataset:
+    """An array that lies in the file itself, in chunks that the memory holds.
+
+    HDF5 can refer to any other file of the machine, and unpacks a whole chunk at once.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is missing, or is a link")
+    array = file[name]
+    if array.external or array.is_virtual:
+        raise ValueError(f"{name} lies in another file")
+    if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > LARGEST_CHUNK_BYTES:
+        raise ValueError(f"{name} is in chunks of {array.chunks}")
+    return array
 
 
 def _check_labels(labels: np.ndarray, space: FactorSpace) -> None:

@@ -9,6 +9,9 @@ from factorvae.errors import UserError
 from factorvae.evaluation.scores import SCORES
 from factorvae.files import METRICS_NAME
 
+# What JSON of any other content raises where it is taken for scores; it may be nested without end.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+
 
 @dataclass(frozen=True)
 class SavedScores:
@@ -60,9 +63,11 @@ def saved_scores(checkpoint: Path) -> SavedScores | None:
             rows.append([score.title, score.text(found["value"]), shown, how])
         if any(row[2] for row in rows[1:]):
             about += " \N{PLUS-MINUS SIGN}: standard error."
-        names = tuple(data["factor_names"])
-        return SavedScores(path, measured["step"], about, rows, content["details"], names)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names, step, details = tuple(data["factor_names"]), measured["step"], content["details"]
+        if not isinstance(step, int) or not all(isinstance(one, dict) for one in details.values()):
+            raise TypeError("step and details are something else")
+        return SavedScores(path, step, about, rows, details, names)
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error
 
 
@@ -79,5 +84,5 @@ def read_scores(run_dir: Path) -> dict[str, float]:
         content = json.loads(path.read_text(encoding="utf-8"))
         values = {name: score["value"] for name, score in content["scores"].items()}
         return {name: float(value) for name, value in values.items() if value is not None}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error

@@ -29,6 +29,7 @@ from factorvae.figures.traversal import (
     shape_factor,
     shape_names,
 )
+from factorvae.files import write_whole
 from factorvae.metrics import mig
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent, recon_loss_per_image
@@ -414,7 +415,7 @@ def write_gallery(
         picture = exhibit.make(gallery)
         if isinstance(picture, list):
             name, kind = "traversals.gif", "gif"
-            (output_dir / name).write_bytes(encode_gif(picture))
+            write_whole(output_dir / name, encode_gif(picture))
             data = encode_gif([untitled(frame) for frame in picture])
         else:
             name, kind = f"{exhibit.name}.{format}", "png"
@@ -422,11 +423,11 @@ def write_gallery(
         lines.append(name)
         caption = exhibit.caption_for(gallery)
         shown.append(PagePicture(exhibit.name, exhibit.heading, caption, kind, data, name))
-    (output_dir / "explorer.html").write_text(gallery.explorer(), encoding="utf-8")
+    write_whole(output_dir / "explorer.html", gallery.explorer().encode())
     lines.append("explorer.html")
     if gallery.log is not None:
         tables = [*tables, last_losses(gallery.log)]
     beside = [("Explorer", "explorer.html")]
     page = html_page(gallery.title, shown, settings, tables, beside)
-    (output_dir / "index.html").write_text(page, encoding="utf-8")
+    write_whole(output_dir / "index.html", page.encode())
     return [*lines, "index.html"]

@@ -420,7 +420,7 @@ def latent_response(
                 axes.tick_params(labelleft=factor == next(iter(curves)), labelbottom=is_last)
                 if is_last and factor in named:
                     words = named[factor]
-                    axes.set_xticks(range(len(words)), words, rotation=90, parse_math=False)
+                    axes.set_xticks(range(len(words)), list(map(printable, words)), rotation=90)
                 if row == 0:
                     layout.text(x, y - 7, factor)
                 x += panel_widths[factor] + gap
@@ -573,7 +573,7 @@ def latent_matrix(
     axes = layout.axes(left, top, width, height, label="scores")
     largest = max(scores.max(), 1e-3)
     axes.imshow(scores, vmin=0, vmax=largest, aspect="auto")
-    axes.set_yticks(range(num_factors), map(printable, factor_names), parse_math=False)
+    axes.set_yticks(range(num_factors), list(map(printable, factor_names)))
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -798,8 +798,8 @@ def _color_scale(
 def _legend(layout: FigureLayout, left: int, y: int, names: Sequence[str], columns: int) -> None:
     """The lines of `overlaid_styles` and their names, `columns` side by side."""
     styles = zip(names, overlaid_styles(len(names)), strict=True)
-    legend = layout.figure.legend(
-        handles=[Line2D([], [], label=name, **style) for name, style in styles],
+    layout.figure.legend(
+        handles=[Line2D([], [], label=printable(name), **style) for name, style in styles],
         loc="center left",
         bbox_to_anchor=(left / layout.width, 1 - y / layout.height),
         ncols=columns,
@@ -808,8 +808,6 @@ def _legend(layout: FigureLayout, left: int, y: int, names: Sequence[str], colum
         borderpad=0,
         columnspacing=1.4,
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 # --- helpers -------------------------------------------------------------------------------------

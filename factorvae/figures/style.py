@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from factorvae.errors import printable
+from factorvae.files import write_whole
 
 DPI = 100  # figures are laid out in pixels of this size
 MOST_DOTS = 40e6  # in a vector picture, for its size and the time it takes
@@ -32,6 +33,7 @@ STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
     "font.size": 8.5,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
     "axes.linewidth": 0.6,
@@ -87,8 +89,13 @@ def save_figure(figure: Figure, target: Path | io.BytesIO, format: str = "png") 
 
 def png_bytes(figure: Figure) -> bytes:
     """What `save_figure` would write as png."""
+    return figure_bytes(figure, "png")
+
+
+def figure_bytes(figure: Figure, format: str) -> bytes:
+    """What `save_figure` would write."""
     stream = io.BytesIO()
-    save_figure(figure, stream)
+    save_figure(figure, stream, format)
     return stream.getvalue()
 
 
@@ -98,12 +105,12 @@ def untitled(picture: Image.Image) -> Image.Image:
 
 
 def write_figure(figure: Figure, path: Path, format: str) -> bytes:
-    """`save_figure`; returns what a page shows of it, a png without its heading and title."""
+    """`save_figure`, whole or not at all; UserError where it cannot be written.
+
+    Returns what a page shows of it: a png without its heading and title.
+    """
     data = png_bytes(figure)
-    if format == "png":
-        path.write_bytes(data)
-    else:
-        save_figure(figure, path, format)
+    write_whole(path, data if format == "png" else figure_bytes(figure, format))
     stream = io.BytesIO()
     untitled(Image.open(io.BytesIO(data))).save(stream, format="PNG")
     return stream.getvalue()
@@ -126,7 +133,6 @@ class FigureLayout:
         self.text(MARGIN, 37, title, va="baseline", color=FAINT)
 
     def text(self, x: float, y: float, text: str, **options: Any) -> None:
-        options = {"parse_math": False} | options  # a dollar sign in a name is one
         self.figure.text(x / self.width, 1 - y / self.height, printable(text), **options)
 
     def rule(self, left: float, right: float, y: float, linestyle: str = (0, (4, 3))) -> None:

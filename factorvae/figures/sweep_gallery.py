@@ -12,6 +12,7 @@ from factorvae.figures.gallery import Gallery
 from factorvae.figures.page import PagePicture, PageTable, html_page
 from factorvae.figures.style import write_figure
 from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
+from factorvae.files import write_whole
 
 RANKED_BY = "factor_vae_score"
 TABLE = {
@@ -127,5 +128,5 @@ def write_sweep_gallery(
     caption = "Mean ± standard deviation over the runs of a setting." if known else "Not evaluated."
     table = PageTable("scores", "Scores", caption, score_table(runs))
     page = html_page(title, shown, settings, [table])
-    (output_dir / "index.html").write_text(page, encoding="utf-8")
+    write_whole(output_dir / "index.html", page.encode())
     return [*lines, "index.html"]

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from factorvae.errors import printable
 from factorvae.figures.plots import dead_latents
 from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, styled
 
@@ -43,10 +44,10 @@ def score_against_reconstruction(
         color, marker = style["color"], style["marker"]
         axes.plot(*points.T, linestyle="none", marker=marker, color=color, markersize=4, alpha=0.5)
         mean = points.mean(axis=0)
-        label = f"{name} ({len(points)})"
+        label = printable(f"{name} ({len(points)})")
         axes.plot(*mean, linestyle="none", marker=marker, color=color, markersize=10, label=label)
     axes.set_xlabel("Reconstruction loss / nats")
-    axes.set_ylabel(score)
+    axes.set_ylabel(printable(score))
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="mean (runs)")
     return layout.figure
 
@@ -94,8 +95,8 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
         y = 1 - (place + 0.5) / len(settings)
         options = {"color": style["color"], "linestyle": style["linestyle"]}
         legend.plot([0, 0.08], [y, y], transform=legend.transAxes, **options)
-        words = f"{name}: mean of {len(settings[name])} runs, band of one deviation"
-        legend.text(0.1, y, words, va="center", transform=legend.transAxes, parse_math=False)
+        words = printable(f"{name}: mean of {len(settings[name])} runs, band of one deviation")
+        legend.text(0.1, y, words, va="center", transform=legend.transAxes)
     return layout.figure
 
 

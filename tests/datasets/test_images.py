@@ -1,9 +1,11 @@
 """Any folder of images: listing, decoding, cropping, resizing, bad images, and the cache."""
 
+import errno
 import io
 import os
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from factorvae.datasets import images as module
 from factorvae.datasets import load_dataset
 from factorvae.datasets.images import Preparation, decode
+from factorvae.device import in_threads
 from factorvae.errors import UserError
 from tests.helpers import encoded, pictures, write_tree
 
@@ -366,6 +369,30 @@ def test_skipped_images_are_counted_and_listed_at_every_start(folder, capsys):
     with pytest.raises(UserError, match="0/a.png"):  # asked for all, it is not content with less
         load(folder)
     assert caches(folder) == before
+
+
+@pytest.mark.parametrize("fails", ["an image", "the disk"])
+def test_threads_are_awaited_where_preparing_fails(folder, monkeypatch, fails):
+    """Not when the garbage is collected, which any other thread may have to do."""
+    ended = []
+
+    def watched(*arguments):
+        try:
+            yield from in_threads(*arguments)
+        finally:
+            ended.append(threading.current_thread())
+
+    def full(block):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "in_threads", watched)
+    if fails == "an image":
+        (folder / "0" / "bad.png").write_bytes(b"no image")
+    else:
+        monkeypatch.setattr("factorvae.datasets.cache.np.ascontiguousarray", full)
+    with pytest.raises(UserError):
+        load(folder)
+    assert ended == [threading.main_thread()]
 
 
 def test_skipping_all_images_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Your own images with labels: npz files, and folders with a factors.csv."""
 
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import evaluate
 import train
 import visualize
 from factorvae.datasets import load_dataset
+from factorvae.datasets.npz import open_array, open_member, read_array
 from factorvae.errors import UserError
 from tests.helpers import encoded, pictures, run_main, write_tree
 
@@ -157,6 +159,12 @@ def test_the_cache_is_made_again_when_the_file_changes(tmp_path, capsys):
     assert "was made from something else: making it again" in capsys.readouterr().err
 
 
+def npy(values):
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(values))
+    return buffer.getvalue()
+
+
 NPZ_FAULTS = {
     "no images": ({"images": None}, "it holds no images but factor_names, factors"),
     "float images": ({"images": np.zeros((12, 64, 64))}, "images are float64 (12, 64, 64)"),
@@ -214,6 +222,33 @@ def test_a_changed_pixel_is_found(tmp_path):
     with pytest.raises(UserError, match="Bad CRC-32"):
         load(path)
     assert not list(tmp_path.rglob("*.table"))
+
+
+def test_a_damaged_name_in_the_directory_hides_no_array(tmp_path):
+    path = write_npz(tmp_path)
+    data = path.read_bytes()
+    at = data.rindex(b"factors.npy")
+    path.write_bytes(data[:at] + b"factorz" + data[at + 7 :])
+    assert_refused(path, "differ")
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        (b"no array", lambda archive: open_member(archive, "x")),
+        (npy([1.5]), lambda archive: open_array(archive, "x", [(1,)], "u")),
+        (npy([1.5]), lambda archive: read_array(archive, "x", "u", 1)),
+    ],
+)
+def test_a_refused_array_leaves_no_file_open(tmp_path, content, read):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", content)
+    with zipfile.ZipFile(path) as archive:
+        file = archive.fp
+        with pytest.raises(ValueError):
+            read(archive)
+    assert file.closed
 
 
 def test_a_crop_larger_than_the_images_is_refused(tmp_path):

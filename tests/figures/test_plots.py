@@ -16,6 +16,7 @@ from factorvae.figures import plots
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, PageTable, html_page
 from factorvae.figures.style import DPI, STYLE, line_styles, png_bytes, save_figure
+from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
 from factorvae.figures.traversal import (
     balanced_factors,
     cosine_sweep,
@@ -638,6 +639,36 @@ def test_the_style_is_the_figures_own_and_pyplot_is_not_asked(traversed):
     assert dict(matplotlib.rcParams) == before
     assert figure.texts[0].get_fontfamily() == [STYLE["font.family"]]
     assert figure.canvas.manager is None  # pyplot keeps no window for it
+
+
+HOSTILE = "$\\frac{$ \x1b[2J\n"
+
+
+@pytest.mark.parametrize("format", ["png", "svg"])
+def test_text_from_outside_is_plain_text_everywhere(format):
+    """In titles, ticks, labels and legends."""
+    names = (f"{HOSTILE}1", f"{HOSTILE}2")
+    curve, log = np.zeros((2, 4, LATENT_DIM)), make_log(20, 2)
+    figures = [
+        plots.samples(torch.zeros(1, 1, SIDE, SIDE), title=HOSTILE),
+        plots.factor_matrix(np.ones((LATENT_DIM, 2)), [1.0, 1.0], names, KL, title=HOSTILE),
+        plots.latent_response(
+            KL,
+            maps={names: np.zeros((4, 4, LATENT_DIM))},
+            curves={HOSTILE: curve},
+            values={HOSTILE: (HOSTILE,) * 4},
+            line_names=names,
+            title=HOSTILE,
+        ),
+        plots.training_curves(log, title=HOSTILE),
+        score_against_reconstruction({HOSTILE: np.ones((2, 2))}, score=HOSTILE, title=HOSTILE),
+        sweep_curves({HOSTILE: [log, log]}, title=HOSTILE),
+    ]
+    for figure in figures:
+        save_figure(figure, io.BytesIO(), format)
+        shown = [text.get_text() for text in figure.findobj(Text)]
+        assert any("$\\frac{$" in text for text in shown)
+        assert all(text.isprintable() for text in shown)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from factorvae import files
 from factorvae.config import TrainConfig, parse
 from factorvae.errors import UserError, printable, run_script
+from factorvae.evaluation.saved import read_scores, saved_scores
 from factorvae.files import STATS_NAME, locked_folder
 from factorvae.training.run import check_memory
 from factorvae.training.run_folder import RunLog, columns, log_until, read_log
@@ -163,3 +164,13 @@ def test_a_sweeps_file_without_its_settings_goes_on(tmp_path):
     content = {"format": "factorvae study", "runs": [{"folder": "a"}]}
     (tmp_path / "study.json").write_text(json.dumps(content))
     assert read_sweep(tmp_path)["runs"] == [{"folder": "a"}]
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, f'{{"scores": {{"mig": {{"value": {10**400}}}}}}}']
+)
+def test_scores_of_the_wrong_content_are_one_line(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    for read in (read_scores, lambda folder: saved_scores(folder / "ckpt.pt")):
+        with pytest.raises(UserError, match="metrics.json is damaged; evaluate.py writes it anew"):
+            read(tmp_path)

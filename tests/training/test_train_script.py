@@ -102,6 +102,33 @@ def test_a_damaged_checkpoint_is_not_trained_over(run_train, run_dir):
     assert path.stat().st_size == 1000
 
 
+def test_another_number_of_threads_is_told_where_a_run_goes_on(run_train, run_dir):
+    told = "it was trained with 1 threads so far: with another number, sums are rounded otherwise"
+    run_train("--output_dir", run_dir, "--max_steps", 1)
+    for threads, steps, is_told in ((1, 2, False), (0, 3, False), (2, 4, True)):
+        flags = ("--max_steps", steps, "--threads", threads)
+        code, out, _ = run_train("--output_dir", run_dir, *flags)
+        assert code == 0
+        assert (told in out) == is_told
+    assert told in (run_dir / "log.txt").read_text()
+
+
+INTERRUPTED = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "visualize"])
+def test_ctrl_c_while_torch_is_imported_is_one_word(tmp_path, script):
+    (tmp_path / "torch.py").write_text(INTERRUPTED)
+    default = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start = f"import sys, runpy; sys.argv = sys.argv[1:2]; runpy.run_path({f'{script}.py'!r}, "
+    command = [sys.executable, "-c", f"{default}{start}run_name='__main__')", f"{script}.py"]
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 
 
