@@ -21,6 +21,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from factorvae.config import DEAD_KL
 from factorvae.errors import printable
@@ -820,14 +821,9 @@ def _tensor(array: ArrayLike | Tensor) -> Tensor:
 
 def _grid(images: Tensor, per_line: int, gap: int = GAP) -> np.ndarray:
     """Images [N, C, H, W] side by side, `per_line` in a line: uint8 [height, width, 3]."""
-    count, _, height, width = images.shape
-    columns = min(per_line, count)
-    down, across = height + gap, width + gap
-    size = (3, -(-count // columns) * down + gap, columns * across + gap)
-    grid = torch.full(size, GAP_GREY)
-    for number, image in enumerate(images):
-        top, left = number // columns * down + gap, number % columns * across + gap
-        grid[:, top : top + height, left : left + width] = image  # a grey one in all channels
+    grid = make_grid(images, nrow=per_line, padding=gap, pad_value=GAP_GREY)  # [3, height, width]
+    if len(images) == 1:  # which make_grid hands back as it is
+        grid = torch.nn.functional.pad(grid, (gap, gap, gap, gap), value=GAP_GREY)
     return (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
