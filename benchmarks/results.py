@@ -453,7 +453,7 @@ and docs/results.md has the means. Any script takes them, and so does a notebook
 
 Scores are those of the run before its weights were rounded; recon is the reconstruction error in
 nats of the mean codes of 1,000 images, with the file's own weights (`sample_images` in
-benchmarks/results.py says which).
+benchmarks/results.py says which). At commit e1c60c7 the preset's values were given flag by flag.
 
 | file | flags of train.py | commit | steps | FactorVAE score | MIG | D, C, I (gbt) | recon |
 |---|---|---|---|---|---|---|---|"""
