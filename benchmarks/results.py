@@ -411,7 +411,8 @@ def write_results(options: argparse.Namespace) -> None:
         for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
         if dataset == "dsprites"
     }
-    save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
+    if settings:
+        save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
     print(f"wrote {docs}/results.md, results.csv and results.png: {len(rows)} runs")
 
 
@@ -502,20 +503,24 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
         run = path.parent
         checkpoint = load_checkpoint(path)
         if not checkpoint["finished"]:
-            bundle = zipped({p.relative_to(base): p.read_bytes() for p in run.iterdir()})
+            parts = [*run.iterdir(), *run.parent.glob(COMMITS_NAME)]
+            bundle = zipped({p.relative_to(base): p.read_bytes() for p in parts})
             name = "__".join(run.relative_to(base).parts)
             for part, start in enumerate(range(0, len(bundle), PART_BYTES)):
                 (folder / f"{name}.ckpt.{part}").write_bytes(bundle[start : start + PART_BYTES])
             continue
-        files = {p.relative_to(base): p.read_bytes() for p in run.iterdir() if p != path}
+        parts = [p for p in (*run.iterdir(), *run.parent.glob(COMMITS_NAME)) if p != path]
+        files = {p.relative_to(base): p.read_bytes() for p in parts}
         files[path.relative_to(base)] = export_weights(checkpoint)
         bundle = zipped(files)
         if archive is None or archive.stat().st_size + len(bundle) > PART_BYTES:
             archive = folder / f"finished-{number}.zip"
             number += 1
         with zipfile.ZipFile(archive, "a") as all_of_them:
+            there = {*all_of_them.namelist()}  # a sweep's commits, with an earlier run of it
             for name, data in files.items():
-                all_of_them.writestr(str(name), data)
+                if str(name) not in there:
+                    all_of_them.writestr(str(name), data)
 
 
 def zipped(files: dict[Path, bytes]) -> bytes:

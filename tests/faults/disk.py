@@ -16,6 +16,7 @@ an earlier checkpoint is as good as before; and once the fault is gone, the same
 the right bits.
 """
 
+import codecs
 import errno
 import functools
 import os
@@ -76,6 +77,7 @@ def faulty(fault: str, number: int, folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
         return
     if fault == "locked":
+        codecs.lookup("utf-8-sig")  # another user may not read Python's own files
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)

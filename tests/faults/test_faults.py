@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults import files, flags, kill
+from tests.faults import files, flags
 from tests.faults.child import in_child
 from tests.faults.crafted import CRAFTED
 
@@ -115,17 +115,12 @@ def test_a_kill_and_a_full_disk():
 @pytest.mark.slow
 def test_more_kills_and_full_disks():
     assert_survived(
-        *(f"kill:train:{name}" for name in kill.SIGNALS),
-        *("kill:train:write:500", "kill:data:write:3", "kill:data:replace:1"),
-        *("disk:train:quota:1000", "disk:train:locked:1", "disk:data:readonly:2"),
-        *(f"kill:train:{call}:{n}" for call in ("open", "fsync", "unlink") for n in (0, 7)),
-        *(f"kill:train:moment:{n}" for n in range(6)),
-        *(f"kill:sweep:{name}" for name in ("int", "write:900", "replace:5", "moment:1")),
-        *(f"kill:parallel:{name}" for name in ("parent", "child", "term")),
-        *(f"disk:train:{fault}:{n}" for fault in ("vanished", "readonly") for n in (9, 99)),
-        *(f"disk:evaluate:{fault}:{n}" for fault in ("full", "vanished", "quota") for n in (0, 1)),
-        *(f"disk:visualize:{fault}:{n}" for fault in ("full", "vanished", "quota") for n in (0, 1)),
-        *("long:two:1", "long:threads:2", "long:steps:4000"),
+        *(f"kill:train:{name}" for name in ("term", "hup")),
+        *("kill:train:write:500", "kill:data:replace:1", "kill:train:unlink:0"),
+        *("disk:train:locked:1", "disk:data:readonly:2", "disk:train:vanished:9"),
+        *("kill:train:moment:0", "kill:sweep:replace:5"),
+        *("disk:evaluate:full:0", "disk:visualize:full:1"),
+        *("long:two:1", "long:threads:2"),
     )
 
 

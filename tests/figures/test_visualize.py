@@ -339,7 +339,8 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, argv, told):
     assert not Path("results/index.html").exists()
 
 
-def test_no_run_at_all_is_said_in_one_line(capsys):
+def test_no_run_at_all_is_said_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("factorvae.checkpoint.DEFAULT_MODEL", Path("no_model_ships.pt"))
     assert run("--output_dir", "results") == 2
     error = capsys.readouterr().err
     assert "no checkpoint under runs" in error and error.count("\n") == 1

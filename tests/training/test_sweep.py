@@ -677,6 +677,7 @@ def test_torchrun_shares_out_a_sweep_and_goes_on_after_a_death(restarted, alone)
     assert [row[:3] for row in rows] == [
         *[[run_name("6.4", seed), "finished", "40"] for seed in range(3)],
         ["beta 1, gamma 6.4, 3 seeds", "mean +- sd", "40"],
+        ["+-: standard deviation over seeds"],
     ]
     assert restarted.out.count("mean +- sd") == 1  # one process tells
     told = told_of(restarted.folder)
