@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from factorvae.checkpoint import PRETRAINED, export_weights, load_checkpoint, load_model
-from factorvae.config import TrainConfig, parse_sweep
+from factorvae.config import RECIPES, TrainConfig, parse_sweep
 from factorvae.datasets import FactorSpace, load_dataset
 from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.datasets.rooms import ROOMS
@@ -256,9 +256,14 @@ def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
     return [
         row_of(profile, sweep, run)
         for profile, sweep in all_sweeps()
-        for run in runs_of(sweep, options.output_dir / profile / sweep.name)
-        if all(metrics_file(run, e).exists() for e in ESTIMATORS)
+        for run in measured_runs(profile, sweep, options)
     ]
+
+
+def measured_runs(profile: str, sweep: Sweep, options: argparse.Namespace) -> list[Path]:
+    """The runs of a sweep below OUTPUT_DIR that have all their files of scores."""
+    runs = runs_of(sweep, options.output_dir / profile / sweep.name)
+    return [run for run in runs if all(metrics_file(run, e).exists() for e in ESTIMATORS)]
 
 
 def merged(rows: Sequence[dict], path: Path) -> list[dict]:
@@ -411,18 +416,19 @@ def write_results(options: argparse.Namespace) -> None:
         for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
         if dataset == "dsprites"
     }
+    written = "results.md, results.csv"
     if settings:
         save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
-    print(f"wrote {docs}/results.md, results.csv and results.png: {len(rows)} runs")
+        written += ", results.png"
+    print(f"wrote {docs}/{written}: {len(rows)} runs")
 
 
 def ship(options: argparse.Namespace) -> None:
     """Put the best run of each finished sweep that ships into --pretrained, and tell of them."""
     lines = []
     for profile, sweep in all_sweeps():
-        runs = runs_of(sweep, options.output_dir / profile / sweep.name)
-        done = [run for run in runs if all(metrics_file(run, e).exists() for e in ESTIMATORS)]
-        if not sweep.ships or not done:
+        done = measured_runs(profile, sweep, options) if sweep.ships else []
+        if not done:
             continue
         rows = {run: row_of(profile, sweep, run) for run in done}
         best = max(done, key=lambda run: rows[run].get("factor_vae_score", 0))
@@ -454,7 +460,7 @@ and docs/results.md has the means. Any script takes them, and so does a notebook
 
 Scores are those of the run before its weights were rounded; recon is the reconstruction error in
 nats of the mean codes of 1,000 images, with the file's own weights (`sample_images` in
-benchmarks/results.py says which). At commit e1c60c7 the preset's values were given flag by flag.
+benchmarks/results.py says which). Presets are spelled out: the flags are good at that commit.
 
 | file | flags of train.py | commit | steps | FactorVAE score | MIG | D, C, I (gbt) | recon |
 |---|---|---|---|---|---|---|---|"""
@@ -463,6 +469,9 @@ benchmarks/results.py says which). At commit e1c60c7 the preset's values were gi
 def shipped_line(file: str, sweep: Sweep, row: dict, candidates: int) -> str:
     """A model's row in pretrained/README.md."""
     flags = re.sub(r"--seed \S+", f"--seed {row['seed']}", sweep.flags.replace(" --jobs 2", ""))
+    for name, values in RECIPES.items():  # a flag given twice counts as it is given last
+        spelled = " ".join(f"--{field} {value}" for field, value in values.items())
+        flags = flags.replace(f"--preset {name}", spelled)
     scores = [cell([row], name) for name in ("factor_vae_score", "mig")]
     scores.append(cell([row], ("D_gbt", "C_gbt", "I_gbt")))
     of_how_many = "" if candidates == 1 else f" (of {candidates} seeds)"

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factorvae.errors import UserError
-from factorvae.methods import METHOD_SETTINGS, METHODS, Method
+from factorvae.methods import METHOD_SETTINGS, METHODS, Method, settings_of_others
 
 RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
 # what a dataset changes of the defaults; every dataset is listed
@@ -440,9 +440,10 @@ def _filled(cls: type[C], given: dict[str, object]) -> C:
     presets = preset(given["dataset"]) if "dataset" in given else {}
     presets = {**presets, **RECIPES.get(given.get("preset"), {})}
     if "method" in known:
-        method = METHODS.get(given.get("method", cls.method), Method())  # the check below tells
+        name = given.get("method", cls.method)
+        method = METHODS.get(name, Method())  # the check below tells
         presets = {**presets, **method.defaults}
-        given = {n: v for n, v in given.items() if n not in METHOD_SETTINGS - set(method.settings)}
+        given = {n: v for n, v in given.items() if n not in settings_of_others(name)}
     return cls(**{**{n: v for n, v in presets.items() if n in known}, **given})
 
 

@@ -23,7 +23,7 @@ from factorvae.figures.plots import run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
-from factorvae.methods import METHOD_SETTINGS, METHODS, Method
+from factorvae.methods import METHODS, settings_of_others
 from factorvae.training.run_folder import log_until
 
 
@@ -78,8 +78,7 @@ def scores_of(path: Path, step: int) -> SavedScores | None:
 
 def fields_of(method: str) -> set[str]:
     """The training's settings without those of other methods."""
-    others = METHOD_SETTINGS - set(METHODS.get(method, Method()).settings)
-    return {field.name for field in fields(TrainConfig)} - others
+    return {field.name for field in fields(TrainConfig)} - settings_of_others(method)
 
 
 def gallery_of(
@@ -122,10 +121,8 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
         """The run, after what it is sorted by: its settings as numbers, and not as text."""
         checkpoint = load_checkpoint(path)
         trained, step = checkpoint["config"], checkpoint["step"]
-        place = (
-            [*METHODS].index(trained["method"]) if trained["method"] in METHODS else len(METHODS)
-        )
-        settings = (trained.get(name, 0) for name in ("beta", "gamma", "capacity", "seed"))
+        place = [*METHODS].index(trained["method"])
+        settings = (trained[name] for name in ("beta", "gamma", "capacity", "seed"))
         return (place, *settings, path.parent.name), SweepRun(
             name=path.parent.name,
             setting=setting_title(trained, step),

@@ -71,3 +71,8 @@ METHODS: dict[str, Method] = {
 # methods that folders and tables have always told apart by gamma, and do not name
 TOLD_BY_GAMMA = frozenset({"factorvae", "betavae"})
 METHOD_SETTINGS = frozenset(name for method in METHODS.values() for name in method.settings)
+
+
+def settings_of_others(method: str) -> frozenset[str]:
+    """The settings of other methods only, which say nothing about a model of this one."""
+    return METHOD_SETTINGS - set(METHODS.get(method, Method()).settings)

@@ -28,7 +28,7 @@ from factorvae.errors import UserError
 from factorvae.evaluation.scores import METRICS, Metric, check_names
 from factorvae.evaluation.trial import Result, Trial, draw_trial
 from factorvae.files import CHECKPOINT_NAME
-from factorvae.methods import METHOD_SETTINGS, METHODS, Method
+from factorvae.methods import METHODS, settings_of_others
 from factorvae.metrics.interventions import Draws
 from factorvae.progress import Activity
 
@@ -155,7 +155,7 @@ def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
     A setting of other methods only is None.
     """
     method = checkpoint["config"]["method"]
-    not_of_method = METHOD_SETTINGS - set(METHODS.get(method, Method()).settings)
+    not_of_method = settings_of_others(method)
     trained = {
         f.name: None if f.name in not_of_method else checkpoint["config"].get(f.name, f.default)
         for f in fields(TrainConfig)

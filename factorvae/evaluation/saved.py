@@ -1,7 +1,8 @@
 """What evaluate.py has written beside a checkpoint, read again."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def saved_scores(checkpoint: Path) -> SavedScores | None:
     path = own if own.is_file() else checkpoint.with_name(METRICS_NAME)
     if not path.is_file():
         return None
-    try:
+    with _taken_for_scores(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         measured, data, scores = content["checkpoint"], content["data"], content["scores"]
         if Path(measured["path"]).name != checkpoint.name:
@@ -67,8 +68,6 @@ def saved_scores(checkpoint: Path) -> SavedScores | None:
         if not isinstance(step, int) or not all(isinstance(one, dict) for one in details.values()):
             raise TypeError("step and details are something else")
         return SavedScores(path, step, about, rows, details, names)
-    except DAMAGE as error:
-        raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error
 
 
 def read_scores(run_dir: Path) -> dict[str, float]:
@@ -80,9 +79,16 @@ def read_scores(run_dir: Path) -> dict[str, float]:
     path = run_dir / METRICS_NAME
     if not path.is_file():
         return {}
-    try:
+    with _taken_for_scores(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         values = {name: score["value"] for name, score in content["scores"].items()}
         return {name: float(value) for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def _taken_for_scores(path: Path) -> Iterator[None]:
+    """UserError where the file's content is none that evaluate.py writes."""
+    try:
+        yield
     except DAMAGE as error:
         raise UserError(f"{path} is damaged; evaluate.py writes it anew") from error

@@ -44,7 +44,7 @@ from factorvae.files import (
     whole_file,
     written_to,
 )
-from factorvae.methods import METHOD_SETTINGS, METHODS, TOLD_BY_GAMMA
+from factorvae.methods import METHODS, TOLD_BY_GAMMA, settings_of_others
 from factorvae.penalties import PENALTIES
 
 SHOWN = {  # while training
@@ -93,7 +93,7 @@ def run_name(configs: Sequence[TrainConfig]) -> str:
 
 def swept_settings(method: str) -> list[str]:
     """The fields in which runs of a sweep differ, but those of other methods."""
-    others = METHOD_SETTINGS - set(METHODS[method].settings)
+    others = settings_of_others(method)
     return [name for name in SWEPT if name not in others]
 
 
