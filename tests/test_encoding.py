@@ -8,9 +8,9 @@ from factorvae import encoding
 from factorvae.datasets import Dataset
 from factorvae.datasets.table import Pixels
 from factorvae.encoding import EncodedDataset
+from factorvae.encoding.windows import Window, WindowEncoder, window_batches, windows_of
 from factorvae.metrics.interventions import sample_factors
 from factorvae.models import VAE
-from factorvae.window_encoder import Window, WindowEncoder, window_batches, windows_of
 
 
 class Counting:

@@ -8,9 +8,9 @@ import torch
 
 from factorvae.datasets import Dataset
 from factorvae.device import exact_float32, in_threads
+from factorvae.encoding.windows import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
 from factorvae.models import VAE
 from factorvae.progress import track
-from factorvae.window_encoder import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
 
 CPU_BATCH = 64  # what keeps a batch's maps in a core's cache
 CUDA_BATCH = 4096
