@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from factorvae.checkpoint_check import check_contents
+from factorvae.checkpoint.check import check_contents
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, whole_file
 from factorvae.models import VAE, Discriminator
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that ship
+PRETRAINED = Path(__file__).parents[2] / "pretrained"  # the models that ship
 DEFAULT_MODEL = PRETRAINED / "dsprites_factorvae.pt"
 FORMAT = "factorvae"
 VERSION = 1
