@@ -5,7 +5,8 @@
 
 A profile is a list of sweeps. Each is trained by train.py itself, into OUTPUT_DIR/PROFILE/NAME, and
 every finished run is measured by evaluate.py: all metrics, with DCI by `gbt`, then DCI by `forest`
-and by `lasso`. Then docs/results.md, docs/results.csv and docs/results.png are drawn from what is
+and by `lasso`; some are measured on their way, too, for the score over steps and minutes. Then
+docs/results.md, results.csv and results.png, results_on_the_way.csv and .png are drawn from what is
 there. Stopped at any moment, or by --minutes, the same command goes on; with nothing left to do it
 only draws.
 
@@ -42,7 +43,7 @@ from factorvae.datasets import FactorSpace, load_dataset
 from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.datasets.rooms import ROOMS
 from factorvae.figures.style import save_figure
-from factorvae.figures.sweep_plots import score_against_reconstruction
+from factorvae.figures.sweep_plots import score_against_reconstruction, scores_over_training
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, whole_file
 from factorvae.models import VAE
 from factorvae.objective import recon_loss_per_image
@@ -60,13 +61,15 @@ class Sweep:
     """Runs of one kind.
 
     flags: of train.py, without --output_dir and --data_dir. ships: the name in pretrained/ of its
-    run with the highest FactorVAE score.
+    run with the highest FactorVAE score. on_the_way: steps at which its runs are measured before
+    their end.
     """
 
     name: str
     title: str
     flags: str
     ships: str = ""
+    on_the_way: tuple[int, ...] = ()
 
 
 def paper(gammas: str, betas: str) -> list[Sweep]:
@@ -94,6 +97,7 @@ def methods(length: str) -> list[Sweep]:
     ]
 
 
+ON_THE_WAY = (1000, 2500, 5000, 10000)
 SEEDS = "--seed 0-4"
 TWO_CORES = "--jobs 2 --threads 1"
 FAST = f"--preset fast {TWO_CORES}"
@@ -101,9 +105,19 @@ ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
-        Sweep("factorvae", "FactorVAE, fast", f"{FAST} --gamma 6.4 {SEEDS}", "dsprites_factorvae"),
         Sweep(
-            "betavae", "beta-VAE, fast", f"{FAST} --beta 4 --gamma 0 {SEEDS}", "dsprites_betavae"
+            "factorvae",
+            "FactorVAE, fast",
+            f"{FAST} --gamma 6.4 {SEEDS}",
+            "dsprites_factorvae",
+            ON_THE_WAY,
+        ),
+        Sweep(
+            "betavae",
+            "beta-VAE, fast",
+            f"{FAST} --beta 4 --gamma 0 {SEEDS}",
+            "dsprites_betavae",
+            ON_THE_WAY,
         ),
         Sweep(
             "rooms",
@@ -117,9 +131,17 @@ PROFILES: dict[str, list[Sweep]] = {
             f"{FAST} --gamma 6.4 {ANNEALED} {SEEDS}",
             "dsprites_annealed",
         ),
-        Sweep("factorvae_short", "FactorVAE, the paper's rates", f"{SHORT} --gamma 6.4 {SEEDS}"),
         Sweep(
-            "betavae_short", "beta-VAE, the paper's rates", f"{SHORT} --beta 4 --gamma 0 {SEEDS}"
+            "factorvae_short",
+            "FactorVAE, the paper's rates",
+            f"{SHORT} --gamma 6.4 {SEEDS}",
+            on_the_way=ON_THE_WAY,
+        ),
+        Sweep(
+            "betavae_short",
+            "beta-VAE, the paper's rates",
+            f"{SHORT} --beta 4 --gamma 0 {SEEDS}",
+            on_the_way=ON_THE_WAY,
         ),
     ],
     "paper": paper("6.4 10 20 35 40", "1 4"),
@@ -139,14 +161,51 @@ class Budget:
 
 
 def train(sweep: Sweep, folder: Path, options: argparse.Namespace, budget: Budget) -> bool:
-    """Train what is missing of a sweep; whether all of it is done."""
-    if all(is_finished(run) for run in runs_of(sweep, folder)):
-        return True
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / COMMITS_NAME).open("a") as file:  # more than one where it was gone on with
-        file.write(commit() + "\n")
+    """Train what is missing of a sweep, and measure it on its way; whether all of it is done."""
+    runs = runs_of(sweep, folder)
     command = [sys.executable, "train.py", *sweep.flags.split(), *shared_flags(options)]
-    return call([*command, "--output_dir", str(folder)], budget)
+    command += ["--output_dir", str(folder)]
+    for steps in stops_of(sweep):
+        if any(steps_done(run) < steps for run in runs):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / COMMITS_NAME).open("a") as file:  # more than one where it goes on
+                file.write(commit() + "\n")
+            if not call([*command, "--max_steps", str(steps)], budget):
+                return False
+        for run in runs if sweep.on_the_way else ():
+            if steps_done(run) == steps and not measure_on_the_way(run, steps, options, budget):
+                return False
+    return True
+
+
+def stops_of(sweep: Sweep) -> list[int]:
+    """Steps at which its training stops: to be measured on the way, and at the end."""
+    end = length_of(sweep)
+    return [*(steps for steps in sorted(sweep.on_the_way) if steps < end), end]
+
+
+def length_of(sweep: Sweep) -> int:
+    """Steps of each of its runs."""
+    return parse_sweep(TrainConfig, "", sweep.flags.split())[0].max_steps
+
+
+def curve_file(run: Path, steps: int) -> Path:
+    return run / f"metrics_at_{steps}.json"
+
+
+def measure_on_the_way(run: Path, steps: int, options: argparse.Namespace, budget: Budget) -> bool:
+    """Measure what the curve shows, unless it has been; whether the file is there.
+
+    The votes are the paper's 800, for which a twelfth of dSprites is encoded.
+    """
+    output = curve_file(run, steps)
+    if output.exists():
+        return True
+    if budget.left < 2 * SECONDS_TO_END:
+        return False
+    command = [sys.executable, "evaluate.py", "--model_path", str(run), *shared_flags(options)]
+    command += ["--protocol", "paper", "--metrics", *ON_CURVE, "--output", str(output)]
+    return call(command, budget)
 
 
 def shared_flags(options: argparse.Namespace) -> list[str]:
@@ -179,8 +238,9 @@ def runs_of(sweep: Sweep, folder: Path) -> list[Path]:
     return [folder / run_name([config]) for config in configs]
 
 
-def is_finished(run: Path) -> bool:
-    return (run / CHECKPOINT_NAME).exists() and load_checkpoint(run)["finished"]
+def steps_done(run: Path) -> int:
+    """Those of its checkpoint; 0 where there is none."""
+    return load_checkpoint(run)["step"] if (run / CHECKPOINT_NAME).exists() else 0
 
 
 def metrics_file(run: Path, estimator: str) -> Path:
@@ -238,17 +298,49 @@ def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
     return row
 
 
+ON_CURVE = ("factor_vae_score", "mig", "losses")
+CURVE_COLUMNS = (*COLUMNS[:9], "factor_vae_score_paper", "mig", "recon_loss")
+
+
+def curve_rows(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Of each run below OUTPUT_DIR a row for every number of steps at which it was measured."""
+    return [
+        curve_row(profile, sweep, run, steps)
+        for profile, sweep in all_sweeps()
+        for run in runs_of(sweep, options.output_dir / profile / sweep.name)
+        for steps in stops_of(sweep)
+        if curve_file(run, steps).exists()
+    ]
+
+
+def curve_row(profile: str, sweep: Sweep, run: Path, steps: int) -> dict[str, object]:
+    """A row of results_on_the_way.csv; the seconds are of training alone."""
+    found = json.loads(curve_file(run, steps).read_text())
+    config, scores = found["checkpoint"]["config"], found["scores"]
+    return {
+        "profile": profile,
+        "sweep": sweep.name,
+        "run": run.name,
+        **{name: config[name] for name in ("dataset", "beta", "gamma", "seed")},
+        "steps": steps,
+        "seconds": round(seconds_of(run, config["batch_size"], steps)),
+        "factor_vae_score_paper": scores["factor_vae_score"]["value"],
+        "mig": scores["mig"]["value"],
+        "recon_loss": scores["recon_loss"]["value"],
+    }
+
+
 def commit_of(folder: Path) -> str:
     """Of the code that trained a sweep, the first commit; 'unknown' where no file tells."""
     path = folder / COMMITS_NAME
     return path.read_text().split()[0] if path.exists() else "unknown"
 
 
-def seconds_of(run: Path, batch_size: int) -> float:
-    """What a run's steps took, from the rate in each row of its log."""
+def seconds_of(run: Path, batch_size: int, until: float = float("inf")) -> float:
+    """What a run's steps took, or so many of them, from the rate in each row of its log."""
     log = read_log(run)
-    steps = np.diff(log["step"], prepend=0)
-    return float(np.sum(steps * batch_size / log["images_per_second"]))
+    seconds = np.diff(log["step"], prepend=0) * batch_size / log["images_per_second"]
+    return float(np.sum(seconds[log["step"] <= until]))
 
 
 def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
@@ -267,7 +359,7 @@ def measured_runs(profile: str, sweep: Sweep, options: argparse.Namespace) -> li
 
 
 def merged(rows: Sequence[dict], path: Path) -> list[dict]:
-    """These rows, and those of runs that an earlier results.csv has and this machine has not."""
+    """These rows, and those of runs that an earlier file has and this machine has not."""
     known = {key_of(row): row for row in rows}
     if path.exists():
         with path.open(newline="") as file:
@@ -275,12 +367,12 @@ def merged(rows: Sequence[dict], path: Path) -> list[dict]:
                 known.setdefault(key_of(row), row)
     order = {(p, s.name): place for place, (p, s) in enumerate(all_sweeps())}
     last = len(order)
-    return sorted(known.values(), key=lambda row: (order.get(key_of(row)[:2], last), row["run"]))
+    return [known[key] for key in sorted(known, key=lambda k: (order.get(k[:2], last), *k[2:]))]
 
 
-def key_of(row: dict) -> tuple[str, str, str]:
-    """What names a run: its profile, its sweep and its folder."""
-    return row["profile"], row["sweep"], row["run"]
+def key_of(row: dict) -> tuple[str, str, str, int]:
+    """What names a row: its profile, its sweep, its run's folder and the steps."""
+    return row["profile"], row["sweep"], row["run"], int(row["steps"])
 
 
 def all_sweeps() -> Iterator[tuple[str, Sweep]]:
@@ -372,7 +464,7 @@ def markdown(rows: Sequence[dict]) -> str:
 
 def progress(rows: Sequence[dict]) -> dict[str, tuple[int, int]]:
     """Of each profile, the runs done and those that there are."""
-    done = {key_of(row) for row in rows}
+    done = {key_of(row)[:3] for row in rows}
     counts = {}
     for profile, sweeps in PROFILES.items():
         keys = [
@@ -402,12 +494,8 @@ def write_results(options: argparse.Namespace) -> None:
     if not rows:
         print("no run is finished and measured yet: there is nothing to write down")
         return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     docs.mkdir(parents=True, exist_ok=True)
-    (docs / "results.csv").write_text(text.getvalue())
+    write_csv(docs / "results.csv", COLUMNS, rows)
     (docs / "results.md").write_text(markdown(rows))
     settings = {
         f"{name}, beta {beta:g}, gamma {gamma:g} ({profile})": np.array(
@@ -420,7 +508,32 @@ def write_results(options: argparse.Namespace) -> None:
     if settings:
         save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
         written += ", results.png"
+    curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
+    if curve:
+        write_csv(docs / "results_on_the_way.csv", CURVE_COLUMNS, curve)
+        save_figure(scores_over_training(curves_of(curve)), docs / "results_on_the_way.png")
+        written += ", results_on_the_way.csv, results_on_the_way.png"
     print(f"wrote {docs}/{written}: {len(rows)} runs")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_text(text.getvalue())
+
+
+def curves_of(rows: Sequence[dict]) -> dict[str, list[np.ndarray]]:
+    """By sweep, the steps, minutes and score of each run on its way, [points, 3]."""
+    titles = {(profile, sweep.name): sweep.title for profile, sweep in all_sweeps()}
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for row in rows:
+        title = titles.get((row["profile"], row["sweep"]), row["sweep"])
+        points = curves.setdefault(title, {}).setdefault(row["run"], [])
+        score = float(row["factor_vae_score_paper"])
+        points.append([float(row["steps"]), float(row["seconds"]) / 60, score])
+    return {title: [np.array(run) for run in runs.values()] for title, runs in curves.items()}
 
 
 def ship(options: argparse.Namespace) -> None:
@@ -508,10 +621,17 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
         old.unlink()
     archive, number = None, 0
     base = options.output_dir
-    for path in sorted(base.rglob(CHECKPOINT_NAME)):
-        run = path.parent
+    runs = [
+        (run, length_of(sweep))
+        for profile, sweep in all_sweeps()
+        for run in runs_of(sweep, base / profile / sweep.name)
+    ]
+    for run, length in runs:
+        path = run / CHECKPOINT_NAME
+        if not path.exists():
+            continue
         checkpoint = load_checkpoint(path)
-        if not checkpoint["finished"]:
+        if checkpoint["step"] < length:
             parts = [*run.iterdir(), *run.parent.glob(COMMITS_NAME)]
             bundle = zipped({p.relative_to(base): p.read_bytes() for p in parts})
             name = "__".join(run.relative_to(base).parts)
@@ -567,7 +687,7 @@ def work(options: argparse.Namespace, budget: Budget) -> None:
         folder = options.output_dir / options.profile / sweep.name
         done = train(sweep, folder, options, budget)
         for run in runs_of(sweep, folder):
-            if is_finished(run) and not evaluate(run, options, budget):
+            if steps_done(run) >= length_of(sweep) and not evaluate(run, options, budget):
                 return
         if not done:
             return

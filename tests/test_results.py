@@ -1,6 +1,8 @@
 """benchmarks/results.py: what it writes down of runs, without training any."""
 
+import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +88,48 @@ def test_the_best_run_ships_with_its_reconstruction(laptop):
     told = float(row.split("|")[-2])
     assert results.reconstruction(load_model(path), images) == pytest.approx(told, abs=0.06)
     assert torch.equal(images, results.sample_images("dsprites", laptop / "grid"))
+
+
+def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypatch):
+    flags = "--gamma 6.4 --seed 0-1 --max_steps 5000"
+    sweep = results.Sweep("factorvae", "FactorVAE", flags, on_the_way=(1000, 9000))
+    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+    done, commands = {}, []
+
+    def call(command, budget):
+        """As if the scripts ran; a training ends at the last --max_steps given."""
+        commands.append(command[1])
+        if command[1] == "train.py":
+            steps = int(command[-1])
+            done.update((run, steps) for run in results.runs_of(sweep, folder))
+        else:
+            run, output = (
+                command[command.index(name) + 1] for name in ("--model_path", "--output")
+            )
+            config = {"dataset": "dsprites", "beta": 1.0, "gamma": 6.4, "seed": run[-1]}
+            config["batch_size"] = 64
+            steps = done[Path(run)]
+            scores = {"factor_vae_score": steps / 10_000, "mig": 0.125, "recon_loss": 60.0}
+            content = {"checkpoint": {"config": config, "step": steps}}
+            content["scores"] = {name: {"value": value} for name, value in scores.items()}
+            Path(output).write_text(json.dumps(content))
+        return True
+
+    monkeypatch.setattr(results, "call", call)
+    monkeypatch.setattr(results, "steps_done", lambda run: done.get(run, 0))
+    folder = laptop / "runs" / "laptop" / "factorvae"
+    options = argparse.Namespace(data_dir="data", device="cpu", output_dir=laptop / "runs")
+    assert results.train(sweep, folder, options, results.Budget())
+    assert commands == ["train.py", "evaluate.py", "evaluate.py"] * 2  # at 1,000 and 5,000
+    assert results.train(sweep, folder, options, results.Budget())
+    assert len(commands) == 6
+
+    run(laptop)
+    lines = (laptop / "docs" / "results_on_the_way.csv").read_text().splitlines()
+    assert len(lines) == 5 and lines[1].endswith("1000,0,0.1,0.125,60.0")
+    (curve,) = results.curves_of(results.curve_rows(options)).values()
+    assert [points[:, 2].tolist() for points in curve] == [[0.1, 0.5]] * 2
+    assert (laptop / "docs" / "results_on_the_way.png").stat().st_size > 5000
 
 
 @pytest.mark.slow

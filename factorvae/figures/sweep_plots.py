@@ -87,17 +87,68 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
             axes.fill_between(step, *bounds, color=style["color"], alpha=0.2, linewidth=0)
         if line == 1:
             axes.set_xlabel("step")
-    legend = layout.axes(
-        left, top + 2 * pitch_y - 20, width, LEGEND_PITCH * len(settings), "legend"
+    words = "mean of {} runs, band of one deviation"
+    _legend_below(layout, left, top + 2 * pitch_y - 20, width, settings, words)
+    return layout.figure
+
+
+@styled
+def scores_over_training(
+    settings: Mapping[str, Sequence[np.ndarray]], *, title: str = "votes as in the paper: 800"
+) -> Figure:
+    """A score of runs on their way, over the steps and over the minutes.
+
+    Args:
+        settings: by name, the steps, minutes and score of each run, [points, 3].
+        title: how the score was made.
+    """
+    width, height, pitch = 330, 230, 410
+    left, top = MARGIN + 50, HEADER + 26
+    tall = top + height + 62 + LEGEND_PITCH * len(settings)
+    layout = FigureLayout(
+        left + pitch + width + MARGIN, tall, "FactorVAE score in the course of training", title
     )
+    styles = line_styles(len(settings))
+    panels = [
+        layout.axes(left + place * pitch, top, width, height, label=label)
+        for place, label in enumerate(("step", "minutes on one core"))
+    ]
+    for runs, style in zip(settings.values(), styles, strict=True):
+        steps = sorted({int(step) for run in runs for step in run[:, 0]})
+        at = [np.stack([row for run in runs for row in run if row[0] == step]) for step in steps]
+        mean = np.stack([rows.mean(axis=0) for rows in at])  # [points, 3]
+        for column, axes in enumerate(panels):
+            for run in runs:
+                thin = {"linestyle": "none", "marker": style["marker"], "markersize": 4}
+                axes.plot(run[:, column], run[:, 2], color=style["color"], alpha=0.4, **thin)
+            axes.plot(mean[:, column], mean[:, 2], markersize=7, **style)
+    for axes in panels:
+        axes.set_xlabel(axes.get_label())
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    panels[0].set_ylabel("FactorVAE score")
+    _legend_below(layout, left, top + height + 50, width, settings, "means of the small points; runs: {}")
+    return layout.figure
+
+
+def _legend_below(
+    layout: FigureLayout,
+    left: int,
+    top: int,
+    width: int,
+    settings: Mapping[str, Sequence[object]],
+    words: str,
+) -> None:
+    """A line for each setting, below the panels; `words` takes how many runs it has."""
+    legend = layout.axes(left, top, width, LEGEND_PITCH * len(settings), "legend")
     legend.set_axis_off()
+    styles = line_styles(len(settings))
     for place, (name, style) in enumerate(zip(settings, styles, strict=True)):
         y = 1 - (place + 0.5) / len(settings)
         options = {"color": style["color"], "linestyle": style["linestyle"]}
         legend.plot([0, 0.08], [y, y], transform=legend.transAxes, **options)
-        words = printable(f"{name}: mean of {len(settings[name])} runs, band of one deviation")
-        legend.text(0.1, y, words, va="center", transform=legend.transAxes)
-    return layout.figure
+        told = printable(f"{name}: {words.format(len(settings[name]))}")
+        legend.text(0.1, y, told, va="center", transform=legend.transAxes)
 
 
 def _over_runs(logs: Sequence[Log], column: str) -> tuple[np.ndarray, np.ndarray]:
