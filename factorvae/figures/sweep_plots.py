@@ -127,7 +127,8 @@ def scores_over_training(
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter("{x:,.0f}")
     panels[0].set_ylabel("FactorVAE score")
-    _legend_below(layout, left, top + height + 50, width, settings, "means of the small points; runs: {}")
+    words = "means of the small points; runs: {}"
+    _legend_below(layout, left, top + height + 50, width, settings, words)
     return layout.figure
 
 
