@@ -425,13 +425,14 @@ def cell(rows: Sequence[dict], names: str | tuple[str, ...]) -> str:
 
 
 PUBLISHED = (
-    "Published, by its own protocol: FactorVAE score .82 with gamma 35 after 300,000 steps, 800 votes",
-    "(Kim & Mnih 2018, dSprites).",
+    "Published for dSprites by its own protocol, 800 votes: FactorVAE score .82 with gamma 35",
+    "after 300,000 steps (Kim & Mnih 2018).",
     "",
 )
 OF_CURVE = (
-    "Some runs were measured on their way, too, with the paper's 800 votes (`results_on_the_way.csv`).",
-    "Minutes are of training on one core of a machine that did other work besides:",
+    "Some runs were measured on their way, too, by the paper's 800 votes, which are scored on",
+    "themselves (`results_on_the_way.csv`). Minutes are of training alone, on one core of a",
+    "machine that did other work besides:",
     "",
     "![FactorVAE score over steps and minutes](results_on_the_way.png)",
     "",
