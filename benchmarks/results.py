@@ -503,13 +503,13 @@ def device_name() -> str:
     return f"{os.cpu_count()} CPU cores"
 
 
-def write_results(options: argparse.Namespace) -> None:
-    """results.csv, results.md and results.png in --docs."""
+def write_results(options: argparse.Namespace) -> list[dict]:
+    """Write the tables and figures to --docs; the rows of all runs known."""
     docs = options.docs
     rows = merged(rows_done(options), docs / "results.csv")
     if not rows:
         print("no run is finished and measured yet: there is nothing to write down")
-        return
+        return []
     docs.mkdir(parents=True, exist_ok=True)
     write_csv(docs / "results.csv", COLUMNS, rows)
     curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
@@ -530,6 +530,7 @@ def write_results(options: argparse.Namespace) -> None:
         save_figure(scores_over_training(curves_of(curve)), docs / "results_on_the_way.png")
         written += ", results_on_the_way.csv, results_on_the_way.png"
     print(f"wrote {docs}/{written}: {len(rows)} runs")
+    return rows
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
@@ -552,24 +553,32 @@ def curves_of(rows: Sequence[dict]) -> dict[str, list[np.ndarray]]:
     return {title: [np.array(run) for run in runs.values()] for title, runs in curves.items()}
 
 
-def ship(options: argparse.Namespace) -> None:
-    """Put the best run of each finished sweep that ships into --pretrained, and tell of them."""
+def ship(rows: Sequence[dict], options: argparse.Namespace) -> None:
+    """Put the best run of each sweep that ships into --pretrained, and tell of them.
+
+    rows: of all runs known. A model whose run is not on this machine stays, and so does its line.
+    """
+    page = options.pretrained / "README.md"
+    told = page.read_text().splitlines() if page.exists() else []
     lines = []
     for profile, sweep in all_sweeps():
-        done = measured_runs(profile, sweep, options) if sweep.ships else []
-        if not done:
+        known = [row for row in rows if key_of(row)[:2] == (profile, sweep.name)]
+        if not sweep.ships or not known:
             continue
-        rows = {run: row_of(profile, sweep, run) for run in done}
-        best = max(done, key=lambda run: rows[run].get("factor_vae_score", 0))
+        best = max(known, key=lambda row: float(row.get("factor_vae_score") or 0))
         path = options.pretrained / f"{sweep.ships}.pt"
+        run = options.output_dir / profile / sweep.name / best["run"]
+        if not (run / CHECKPOINT_NAME).exists():
+            lines += [line for line in told if line.startswith(f"| `{path.name}`")]
+            continue
         options.pretrained.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(export_weights(load_checkpoint(best), torch.float16))
+        path.write_bytes(export_weights(load_checkpoint(run), torch.float16))
         with tempfile.TemporaryDirectory() as folder:
-            images = sample_images(rows[best]["dataset"], Path(folder))
-        rows[best]["sample"] = reconstruction(load_model(path), images)
-        lines.append(shipped_line(path.name, sweep, rows[best], len(done)))
+            images = sample_images(best["dataset"], Path(folder))
+        sample = reconstruction(load_model(path), images)
+        lines.append(shipped_line(path.name, sweep, best, sample, len(known)))
     if lines:
-        (options.pretrained / "README.md").write_text("\n".join([SHIPPED_HEAD, *lines, ""]))
+        page.write_text("\n".join([SHIPPED_HEAD, *lines, ""]))
         print(f"wrote {options.pretrained}: {len(lines)} models")
 
 
@@ -595,7 +604,7 @@ benchmarks/results.py says which). Presets are spelled out: the flags are good a
 |---|---|---|---|---|---|---|---|"""
 
 
-def shipped_line(file: str, sweep: Sweep, row: dict, candidates: int) -> str:
+def shipped_line(file: str, sweep: Sweep, row: dict, sample: float, candidates: int) -> str:
     """A model's row in pretrained/README.md."""
     flags = re.sub(r"--seed \S+", f"--seed {row['seed']}", sweep.flags.replace(" --jobs 2", ""))
     for name, values in RECIPES.items():  # a flag given twice counts as it is given last
@@ -604,8 +613,8 @@ def shipped_line(file: str, sweep: Sweep, row: dict, candidates: int) -> str:
     scores = [cell([row], name) for name in ("factor_vae_score", "mig")]
     scores.append(cell([row], ("D_gbt", "C_gbt", "I_gbt")))
     of_how_many = "" if candidates == 1 else f" (of {candidates} seeds)"
-    cells = (f"`{file}`", f"`{flags}`{of_how_many}", row["commit"], f"{row['steps']:,}")
-    return f"| {' | '.join([*cells, *scores, format(row['sample'], '.1f')])} |"
+    cells = (f"`{file}`", f"`{flags}`{of_how_many}", row["commit"], f"{int(row['steps']):,}")
+    return f"| {' | '.join([*cells, *scores, format(sample, '.1f')])} |"
 
 
 def sample_images(dataset: str, folder: Path) -> Tensor:
@@ -731,8 +740,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         work(options, budget)
     if options.carry:
         carry_to(options.carry, options)
-    write_results(options)
-    ship(options)
+    ship(write_results(options), options)
 
 
 if __name__ == "__main__":
