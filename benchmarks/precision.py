@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from factorvae.training.run_folder import read_log
+from factorvae.run_log import read_log
 
 FIGURES = {"recon": "reconstruction, nats", "kl": "KL, nats", "tc": "TC estimate, nats"}
 STRETCHES = 5

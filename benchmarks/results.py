@@ -47,7 +47,8 @@ from factorvae.figures.sweep_plots import score_against_reconstruction, scores_o
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, whole_file
 from factorvae.models import VAE
 from factorvae.objective import recon_loss_per_image
-from factorvae.training.run_folder import read_log, run_name
+from factorvae.run_log import read_log
+from factorvae.training.run_folder import run_name
 
 ROOT = Path(__file__).parents[1]
 ESTIMATORS = ("gbt", "forest", "lasso")  # of DCI; the first with all other metrics

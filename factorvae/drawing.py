@@ -24,7 +24,7 @@ from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import METHODS, settings_of_others
-from factorvae.training.run_folder import log_until
+from factorvae.run_log import log_until
 
 
 def visualize(config: VisualizeConfig) -> None:

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from factorvae.progress import Activity, Progress
-from factorvae.training.run_folder import shown_figures
+from factorvae.run_log import shown_figures
 
 
 def test_work_that_is_busy_in_one_call_is_told_of(capsys):

@@ -14,7 +14,7 @@ from factorvae.checkpoint import export_weights, load_checkpoint, load_model
 from factorvae.config import TrainConfig
 from factorvae.datasets.table import as_dataset
 from factorvae.files import CHECKPOINT_NAME
-from factorvae.training.run_folder import RunLog, columns
+from factorvae.run_log import RunLog, columns
 from factorvae.training.trainer import Trainer
 
 SWEEPS = [

@@ -3,15 +3,24 @@
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.files import CHECKPOINT_NAME
-from factorvae.training.run_folder import ProgressOfRun, RunLog, shown_figures
+from factorvae.run_log import RunLog, shown_figures
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer
 
 STEPS_AT_ONCE = {"cpu": 1, "cuda": 1000}  # that the host starts before it looks for a signal
+
+
+class ProgressOfRun(Protocol):
+    """Where a run tells how it goes: `Progress` itself, or a run's part in that of its sweep."""
+
+    def advance(self, count: int) -> None: ...
+    def show(self, figures: str) -> None: ...
+    def say(self, text: str) -> None: ...
 
 
 def total_steps(config: TrainConfig, num_images: int) -> int:

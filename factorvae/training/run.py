@@ -16,17 +16,13 @@ from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder
 from factorvae.models import model_on_meta
 from factorvae.progress import Progress
+from factorvae.run_log import SHOWN, RunLog, columns, read_log
 from factorvae.training.distributed import ALONE, World
-from factorvae.training.loop import fit, total_steps
+from factorvae.training.loop import ProgressOfRun, fit, total_steps
 from factorvae.training.run_folder import (
-    SHOWN,
-    ProgressOfRun,
-    RunLog,
     check_same_data,
-    columns,
     earlier_checkpoint,
     make_run_dir,
-    read_log,
     run_dir_of,
     swept_settings,
 )

@@ -1,61 +1,25 @@
-"""A run's folder: where it is, whether its run can be gone on with, and the log in it.
+"""A run's folder: where it is, and whether its run can be gone on with."""
 
-`stats.csv` has a row of figures every so many steps, and `log.txt` says what happened when.
-Columns of stats.csv, each the mean over the steps since the row before (losses in nats, summed over
-pixels or latents and averaged over the batch):
-
-    step                steps done
-    recon               reconstruction loss
-    kl                  KL divergence to the prior, summed over latents
-    tc                  the discriminator's estimate of the total correlation
-    disc_loss           the discriminator's cross-entropy; log 2 = .693 is chance
-    disc_accuracy       the share of codes that it takes for what they are; .5 is chance
-    penalty             in place of these three, of methods whose penalty is a function
-    kl_0, kl_1, ...     the KL of each latent
-    images_per_second   images of first batches per second of wall time
-
-Without a discriminator and without a penalty (beta-VAE), the three columns are empty.
-"""
-
-import contextlib
-import csv
 import dataclasses
-import io
 import json
 import os
-import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TextIO
-
-import numpy as np
 
 from factorvae.checkpoint import describe_dataset, load_checkpoint
 from factorvae.config import TrainConfig, flag_of
 from factorvae.datasets import Dataset
-from factorvae.errors import UserError, printable
+from factorvae.errors import UserError
 from factorvae.files import (
     CHECKPOINT_NAME,
     CONFIG_NAME,
     LOG_NAME,
     METRICS_NAME,
     STATS_NAME,
-    whole_file,
     written_to,
 )
 from factorvae.methods import METHODS, TOLD_BY_GAMMA, settings_of_others
-from factorvae.penalties import PENALTIES
 
-SHOWN = {  # while training
-    "recon": ".1f",
-    "kl": ".2f",
-    "tc": ".3f",
-    "disc_accuracy": ".3f",
-    "penalty": ".3f",
-}
-DISCRIMINATOR_COLUMNS = ("tc", "disc_loss", "disc_accuracy")
-PENALTY_COLUMNS = ("penalty",)
 SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
 
@@ -163,134 +127,3 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
                 left_by_killed.unlink(missing_ok=True)
         settings = json.dumps(dataclasses.asdict(config), indent=2)
         (run_dir / CONFIG_NAME).write_text(settings + "\n")
-
-
-def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
-    """The header of stats.csv."""
-    kl_columns = [f"kl_{j}" for j in range(latent_dim)]
-    of_method = PENALTY_COLUMNS if method in PENALTIES else DISCRIMINATOR_COLUMNS
-    losses = ["recon", "kl", *of_method]
-    return ["step", *losses, *kl_columns, "images_per_second"]
-
-
-class RunLog:
-    """Appends to the log of a run's folder; UserError where it cannot.
-
-    Args:
-        run_dir: the run's folder, which exists.
-        header: the columns of stats.csv.
-        steps_done: where the run goes on; rows of an earlier log up to there are kept.
-        log_every: its rows' distance; a partial row that ended an earlier run is dropped.
-    """
-
-    def __init__(self, run_dir: Path, header: list[str], steps_done: int, log_every: int) -> None:
-        self.header = header
-        self.text_path = run_dir / LOG_NAME
-        self.path = path = run_dir / STATS_NAME
-        with written_to(path):
-            self.file = self._begin(steps_done, log_every)
-        self.writer = csv.DictWriter(self.file, header)
-
-    def _begin(self, steps_done: int, log_every: int) -> TextIO:
-        """The log with the rows that are kept, open for more."""
-        path, header = self.path, self.header
-        rows = list(_whole_rows(path)) if path.exists() else []
-        rows = [
-            row
-            for row in rows
-            if row.keys() == set(header)
-            and int(row["step"]) <= steps_done
-            and int(row["step"]) % log_every == 0
-        ]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, header)
-        writer.writeheader()
-        writer.writerows(rows)
-        with whole_file(path) as file:
-            file.write(text.getvalue().encode())
-        return open(path, "a", newline="")
-
-    def row(self, figures: dict[str, float]) -> None:
-        """Append a row; what `figures` lacks stays empty. A figure is written in full precision."""
-        with written_to(self.path):
-            self.writer.writerow({name: repr(value) for name, value in figures.items()})
-            self.file.flush()
-
-    def to_disk(self) -> None:
-        """Have the rows so far survive a power cut."""
-        with written_to(self.path):
-            os.fsync(self.file.fileno())
-
-    def note(self, text: str) -> None:
-        """Append a line to log.txt, with the time."""
-        with written_to(self.text_path), open(self.text_path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {printable(text)}\n")
-
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, UserError):
-            with contextlib.suppress(UserError):  # it may be that nothing can be written
-                self.note(f"error: {error}")
-        with contextlib.suppress(OSError):  # what was not flushed has been told of
-            self.file.close()
-
-
-def _whole_rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a log, without those that a power cut or another program tore.
-
-    There are none where the header is not that of a log. Nothing in a log is quoted.
-    """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        header = _cells(next(file, ""))
-        latents = sum(name.startswith("kl_") for name in header)
-        if not any(header == columns(latents, method) for method in METHODS):
-            return
-        for line in file:
-            cells = _cells(line)
-            if (
-                len(cells) == len(header)
-                and all(map(_is_figure, cells))
-                and re.fullmatch(r"[0-9]{1,15}", cells[0])
-            ):
-                yield dict(zip(header, cells, strict=True))
-
-
-def _cells(line: str) -> list[str]:
-    return line.replace("\0", "").rstrip("\r\n").split(",")
-
-
-def _is_figure(cell: str) -> bool:
-    figure = r"[-+]?([0-9]+\.?[0-9]*(e[-+]?[0-9]+)?|nan|inf)"
-    return not cell or (len(cell) < 40 and re.fullmatch(figure, cell) is not None)
-
-
-def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a run's stats.csv, [num_rows] float64 each; what is empty is nan."""
-    rows = list(_whole_rows(Path(run_dir) / STATS_NAME))
-    names = rows[0] if rows else ["step"]
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
-
-
-def log_until(run_dir: Path, step: int) -> dict[str, np.ndarray] | None:
-    """The run's log up to the checkpoint's step; None where it has no rows."""
-    if not (run_dir / STATS_NAME).is_file():
-        return None
-    log = read_log(run_dir)
-    rows = log["step"] <= step
-    return {name: column[rows] for name, column in log.items()} if rows.any() else None
-
-
-class ProgressOfRun(Protocol):
-    """Where a run tells how it goes: `Progress` itself, or a run's part in that of its sweep."""
-
-    def advance(self, count: int) -> None: ...
-    def show(self, figures: str) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-def shown_figures(figures: dict[str, float]) -> str:
-    """The losses of a row of the log, short enough to stand beside a progress bar."""
-    known = {name: form for name, form in SHOWN.items() if name in figures}
-    return " ".join(f"{n.removeprefix('disc_')} {figures[n]:{form}}" for n, form in known.items())

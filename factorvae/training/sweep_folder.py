@@ -22,7 +22,8 @@ from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file, written_to
 from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
-from factorvae.training.run_folder import SHOWN, SWEPT, WAYS_OUT, differing_flags
+from factorvae.run_log import SHOWN
+from factorvae.training.run_folder import SWEPT, WAYS_OUT, differing_flags
 
 FORMAT = "factorvae study"
 VERSION = 1

@@ -25,11 +25,11 @@ from factorvae.objective import (
     total_correlation,
 )
 from factorvae.penalties import Penalty, bind_penalty
+from factorvae.run_log import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
 from factorvae.schedule import annealed
 from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
-from factorvae.training.run_folder import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
 from factorvae.training.running_figures import RunningFigures
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import visualize
-from factorvae import drawing
+from factorvae import drawing, run_log
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
@@ -27,7 +27,6 @@ from factorvae.figures.style import TITLES, png_bytes
 from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
 from factorvae.files import STATS_NAME
 from factorvae.models import VAE
-from factorvae.training import run_folder
 
 SPACE = FactorSpace(("shape", "scale", "posX", "posY"), (3, 2, 6, 6))
 SHAPE = (1, 32, 32)
@@ -124,7 +123,7 @@ def write_run(
     }
     save_checkpoint(folder / "ckpt.pt", checkpoint)
     if log:
-        header = run_folder.columns(latent_dim)
+        header = run_log.columns(latent_dim)
         rows = [",".join([str(n), *["0.5"] * (len(header) - 1)]) for n in range(10, step + 30, 10)]
         (folder / STATS_NAME).write_text("\n".join([",".join(header), *rows]) + "\n")
     return folder

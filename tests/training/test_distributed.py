@@ -28,8 +28,8 @@ from factorvae.datasets.table import Pixels
 from factorvae.device import exact_float32
 from factorvae.errors import UserError
 from factorvae.objective import permute_dims
+from factorvae.run_log import read_log
 from factorvae.training.distributed import ALONE, World, join_world
-from factorvae.training.run_folder import read_log
 from factorvae.training.trainer import Trainer
 from tests.helpers import run_main, same_state
 

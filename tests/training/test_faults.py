@@ -16,8 +16,8 @@ from factorvae.config import TrainConfig, parse
 from factorvae.errors import UserError, printable, run_script
 from factorvae.evaluation.saved import read_scores, saved_scores
 from factorvae.files import STATS_NAME, locked_folder
+from factorvae.run_log import RunLog, columns, log_until, read_log
 from factorvae.training.run import check_memory
-from factorvae.training.run_folder import RunLog, columns, log_until, read_log
 from factorvae.training.signals import StopSignals
 from factorvae.training.sweep_folder import read_sweep
 

@@ -22,8 +22,9 @@ from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
 from factorvae.methods import METHODS
 from factorvae.objective import kl_divergence, recon_loss, reparameterize
 from factorvae.penalties import PENALTIES, bind_penalty
+from factorvae.run_log import columns, read_log
 from factorvae.training.distributed import World
-from factorvae.training.run_folder import columns, read_log, run_dir_of, run_name
+from factorvae.training.run_folder import run_dir_of, run_name
 from factorvae.training.sweep_folder import sweep_table
 from factorvae.training.trainer import Trainer
 from tests.helpers import rows_but_speed, same_state

@@ -24,7 +24,7 @@ from factorvae import training
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
-from factorvae.training.run_folder import read_log
+from factorvae.run_log import read_log
 from factorvae.training.sweep import _in_turns, _train_in_process, runs_of, sweep_dir_of
 from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state

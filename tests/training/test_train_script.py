@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train
-from factorvae.training import run_folder
+from factorvae import run_log
 from tests.helpers import meanwhile, run_main
 
 ROOT = Path(train.__file__).parent
@@ -43,7 +43,7 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     files = {path.name for path in run_dir.iterdir()}
     assert files == {"ckpt.pt", "config.json", "stats.csv", "log.txt"}
     assert json.loads((run_dir / "config.json").read_text())["max_steps"] == 10
-    assert run_folder.read_log(run_dir)["step"].tolist() == [5, 10]
+    assert run_log.read_log(run_dir)["step"].tolist() == [5, 10]
 
     code, out, _ = run_train(*flags, "--max_steps", 10)
     assert code == 0
@@ -52,7 +52,7 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     code, out, _ = run_train(*flags, "--max_steps", 15)  # a longer run goes on
     assert code == 0
     assert "resuming at step 10 of 15" in out
-    assert run_folder.read_log(run_dir)["step"].tolist() == [5, 10, 15]
+    assert run_log.read_log(run_dir)["step"].tolist() == [5, 10, 15]
 
     code, _, err = run_train(*flags, "--max_steps", 15, "--lr", 1e-3, "--gamma", 10)
     assert code == 2
@@ -61,7 +61,7 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     code, out, _ = run_train(*flags, "--max_steps", 5, "--lr", 1e-3, "--overwrite")
     assert code == 0
     assert "starting at step 0 of 5" in out
-    assert run_folder.read_log(run_dir)["step"].tolist() == [5]
+    assert run_log.read_log(run_dir)["step"].tolist() == [5]
 
 
 def test_the_default_folder_is_named_after_the_run(run_train, tiny_folder):
@@ -146,7 +146,7 @@ def assert_stopped_and_goes_on(run_train, run_dir, out):
     saved = torch.load(run_dir / "ckpt.pt", weights_only=True)
     assert saved["step"] == stopped
     assert not saved["finished"]
-    assert run_folder.read_log(run_dir)["step"][-1] == stopped
+    assert run_log.read_log(run_dir)["step"][-1] == stopped
 
     until = stopped + 2
     whole = run_dir.with_name("whole")

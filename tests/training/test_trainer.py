@@ -26,8 +26,8 @@ from factorvae.objective import (
     total_correlation,
 )
 from factorvae.progress import Progress
+from factorvae.run_log import RunLog, columns, read_log
 from factorvae.training.loop import fit, total_steps
-from factorvae.training.run_folder import RunLog, columns, read_log
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer, derive_seed
 from tests.helpers import no_wait_for_the_device, rows_but_speed, same_state
