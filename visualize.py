@@ -14,9 +14,10 @@ from factorvae.errors import run_script
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(VisualizeConfig, __doc__, argv)
     # torch takes seconds to import, for which --help and a wrong flag do not wait
-    from factorvae.drawing import visualize
+    from factorvae.evaluation.scores import SCORES
+    from factorvae.figures.drawing import visualize
 
-    visualize(config)
+    visualize(config, SCORES)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ import numpy as np
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
-from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES, Score
+from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, check_writable, write_text
 from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
+from factorvae.saved_scores import Score
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")

@@ -19,6 +19,7 @@ from factorvae.metrics.beta_vae import draw_pairs, score_pairs
 from factorvae.metrics.factor_vae import PROTOCOLS, draw_votes, score_votes
 from factorvae.metrics.interventions import Draws
 from factorvae.objective import recon_loss_per_image, total_correlation
+from factorvae.saved_scores import Score
 
 MINIBATCH = 2048  # points of the minibatch estimates, whose cost grows with their square
 DECODED_AT_ONCE = 64
@@ -171,26 +172,6 @@ def udr(posteriors: list[tuple[np.ndarray, np.ndarray]]) -> list[Result]:
         )
         for i in range(len(posteriors))
     ]
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number of a metric.
-
-    name: in files. title: in a table of one model. heading: in a table of several. headline:
-    whether a Markdown table has it without being asked for it.
-    """
-
-    name: str
-    title: str
-    heading: str
-    decimals: int = 3
-    headline: bool = False
-
-    def text(self, value: float) -> str:
-        """The number as tables have it; a count's mean and deviation are no whole numbers."""
-        decimals = self.decimals or int(not float(value).is_integer())
-        return f"{value:.{decimals}f}"
 
 
 @dataclass(frozen=True)

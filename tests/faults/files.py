@@ -18,9 +18,9 @@ import numpy as np
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import load_dataset
-from factorvae.evaluation.saved import read_scores
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, STATS_NAME, SWEEP_NAME
 from factorvae.run_log import RunLog, columns, log_until, read_log
+from factorvae.saved_scores import read_scores
 from factorvae.training.sweep import runs_of
 from factorvae.training.sweep_folder import check_same_sweep, read_sweep, write_sweep
 from tests.faults.child import in_batches, in_this_process, quiet

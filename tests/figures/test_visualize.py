@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 import visualize
-from factorvae import drawing, run_log
+from factorvae import run_log
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
 from factorvae.errors import run_script
+from factorvae.figures import drawing
 from factorvae.figures.gallery import EXHIBITS, Gallery
 from factorvae.figures.plots import run_title
 from factorvae.figures.style import TITLES, png_bytes

@@ -1,4 +1,4 @@
-"""What evaluate.py has written beside a checkpoint, read again."""
+"""The scores that evaluate.py has written beside a checkpoint, read again for pictures."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,11 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factorvae.errors import UserError
-from factorvae.evaluation.scores import SCORES
 from factorvae.files import METRICS_NAME
 
 # What JSON of any other content raises where it is taken for scores; it may be nested without end.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a metric.
+
+    name: in files. title: in a table of one model. heading: in a table of several. headline:
+    whether a Markdown table has it without being asked for it.
+    """
+
+    name: str
+    title: str
+    heading: str
+    decimals: int = 3
+    headline: bool = False
+
+    def text(self, value: float) -> str:
+        """The number as tables have it; a count's mean and deviation are no whole numbers."""
+        decimals = self.decimals or int(not float(value).is_integer())
+        return f"{value:.{decimals}f}"
 
 
 @dataclass(frozen=True)
@@ -31,8 +50,10 @@ class SavedScores:
     factor_names: tuple[str, ...]
 
 
-def saved_scores(checkpoint: Path) -> SavedScores | None:
+def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None:
     """The scores of a checkpoint, None where it was not evaluated.
+
+    known: the scores to show, in the order of the rows.
 
     Raises:
         UserError: the file is damaged.
@@ -52,7 +73,7 @@ def saved_scores(checkpoint: Path) -> SavedScores | None:
         )
         rows = [["score", "value", "\N{PLUS-MINUS SIGN}", "how"]]
         told = None
-        for score in SCORES:
+        for score in known:
             found = scores.get(score.name)
             if found is None or found["value"] is None:
                 continue

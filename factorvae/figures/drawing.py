@@ -1,5 +1,6 @@
 """What `visualize.py` does: pictures of a model from its checkpoint, its data and its log."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from factorvae.checkpoint import (
 from factorvae.config import TrainConfig, VisualizeConfig
 from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
-from factorvae.evaluation.saved import SavedScores, read_scores, saved_scores
 from factorvae.figures.gallery import Gallery, write_gallery
 from factorvae.figures.page import PageTable
 from factorvae.figures.plots import run_title, setting_title
@@ -25,10 +25,14 @@ from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import METHODS, settings_of_others
 from factorvae.run_log import log_until
+from factorvae.saved_scores import SavedScores, Score, read_scores, saved_scores
 
 
-def visualize(config: VisualizeConfig) -> None:
-    """Write the page and pictures of a run, or of the runs of a sweep."""
+def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
+    """Write the page and pictures of a run, or of the runs of a sweep.
+
+    known_scores: those that a table of scores shows, in its order.
+    """
     device = choose_device(config.device)
     use_threads(config.threads)
     if config.model_path is not None and is_sweep(Path(config.model_path)):
@@ -51,7 +55,7 @@ def visualize(config: VisualizeConfig) -> None:
         base_index = check_images(dataset, config.image_index)
     else:
         base_index = choose_images(dataset, config.num_images, config.seed)
-    scores = scores_of(path, step)
+    scores = scores_of(path, step, known_scores)
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
         "checkpoint": path,
@@ -67,9 +71,9 @@ def visualize(config: VisualizeConfig) -> None:
         print(f"{output_dir}/{line}")
 
 
-def scores_of(path: Path, step: int) -> SavedScores | None:
+def scores_of(path: Path, step: int, known: Sequence[Score]) -> SavedScores | None:
     """What evaluate.py has written of the checkpoint at this step."""
-    scores = saved_scores(path)
+    scores = saved_scores(path, known)
     if scores is not None and scores.step != step:
         print(f"{scores.path} is of step {scores.step:,} and is left out; evaluate.py renews it")
         return None
