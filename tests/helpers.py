@@ -25,10 +25,9 @@ from PIL import Image
 
 from factorvae.datasets.cars3d import CARS3D
 from factorvae.datasets.dsprites_drawing import DSPRITES, render
-from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.factors import SHAPES3D, FactorSpace
 from factorvae.datasets.mpi3d import NAMES as MPI3D_NAMES
 from factorvae.datasets.published_files import NORB_TESTING, NORB_TRAINING
-from factorvae.datasets.shapes3d import SHAPES3D
 from factorvae.datasets.smallnorb import SMALLNORB
 from factorvae.errors import run_script
 from factorvae.files import STATS_NAME

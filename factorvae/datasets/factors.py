@@ -53,3 +53,19 @@ def _check_range(indices: np.ndarray, size: int, name: str) -> None:
     outside = indices[(indices < 0) | (indices >= size)]
     if outside.size:
         raise UserError(f"{name} {outside.flat[0]} is out of range: it runs from 0 to {size - 1}")
+
+
+_HUES = tuple(number / 10 for number in range(10))
+# 3D Shapes and its look-alike, the rooms, share one grid.
+SHAPES3D = FactorSpace(
+    names=("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
+    sizes=(10, 10, 10, 8, 4, 15),
+    values=(
+        _HUES,
+        _HUES,
+        _HUES,
+        np.linspace(0.75, 1.25, 8),
+        range(4),  # cube, cylinder, sphere, capsule
+        np.linspace(-30, 30, 15),  # degrees
+    ),
+)

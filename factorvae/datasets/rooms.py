@@ -19,8 +19,7 @@ from torch import Tensor
 
 from factorvae.datasets import rooms_drawing
 from factorvae.datasets.cache import cached_array
-from factorvae.datasets.factors import FactorSpace
-from factorvae.datasets.shapes3d import SHAPES3D
+from factorvae.datasets.factors import SHAPES3D, FactorSpace
 from factorvae.datasets.table import Dataset, Index, exact_device, on_device
 from factorvae.errors import UserError
 from factorvae.progress import track

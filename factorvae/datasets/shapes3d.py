@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from factorvae.datasets.cache import cached_array
-from factorvae.datasets.factors import FactorSpace
+from factorvae.datasets.factors import SHAPES3D, FactorSpace
 from factorvae.datasets.image_files import fingerprint
 from factorvae.datasets.images import Preparation, fit_all
 from factorvae.datasets.published_files import locate
@@ -23,19 +23,6 @@ from factorvae.progress import track
 FILE = "3dshapes.h5"
 IMAGES_AT_ONCE = 1000
 LARGEST_CHUNK_BYTES = 1 << 28
-HUES = tuple(number / 10 for number in range(10))
-SHAPES3D = FactorSpace(
-    names=("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
-    sizes=(10, 10, 10, 8, 4, 15),
-    values=(
-        HUES,
-        HUES,
-        HUES,
-        np.linspace(0.75, 1.25, 8),
-        range(4),  # cube, cylinder, sphere, capsule
-        np.linspace(-30, 30, 15),  # degrees
-    ),
-)
 
 
 def load_shapes3d(
