@@ -12,8 +12,8 @@ from factorvae.errors import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(EvaluateConfig, __doc__, argv)
-    # torch takes seconds to import, for which --help and a wrong flag do not wait
+    config = parse(EvaluateConfig, __doc__, argv, {"metrics": metric_names})
+    # torch takes seconds to import, for which a wrong flag does not wait
     from factorvae.device import choose_device, use_threads
     from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
     from factorvae.evaluation.report import Outputs, markdown_table, text_table
@@ -26,6 +26,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print((markdown_table if config.markdown else text_table)(models, config), flush=True)
     outputs.write_csv()
     outputs.check()
+
+
+def metric_names() -> list[str]:
+    """For --help, which alone waits for the import."""
+    from factorvae.evaluation.scores import METRICS
+
+    return [*METRICS]
 
 
 if __name__ == "__main__":

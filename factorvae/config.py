@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from factorvae.errors import UserError
@@ -44,22 +44,6 @@ DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for nam
 RECIPES: dict[str, dict[str, object]] = {
     "fast": {"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "max_steps": 5000},
 }
-METRIC_NAMES = (
-    "factor_vae_score",
-    "beta_vae_score",
-    "mig",
-    "dci",
-    "sap",
-    "modularity",
-    "explicitness",
-    "irs",
-    "infomec",
-    "losses",
-    "gaussian_total_correlation",
-    "discriminator_total_correlation",
-    "minibatch_total_correlation",
-    "udr",
-)
 
 # A latent with no more nats of KL to the prior than this is dead: it tells the decoder nothing that
 # can be seen (the threshold of UDR, Duan et al. 2020).
@@ -305,7 +289,7 @@ class EvaluateConfig(Config):
     )
 
     metrics: tuple[str, ...] | None = option(
-        None, "metrics", f"only these (default: all that the data allow): {', '.join(METRIC_NAMES)}"
+        None, "metrics", "only these (default: all that the data allow)"
     )
     factors: tuple[str, ...] | None = option(
         None, "metrics", "score these factors only; the others vary at random (default: all)"
@@ -374,19 +358,33 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the flags)")
 
 
-def parse(cls: type[C], description: str, argv: Sequence[str] | None = None) -> C:
+NamesOf = Mapping[str, Callable[[], Sequence[str]]]  # what a field may name, asked for --help only
+
+
+def parse(
+    cls: type[C],
+    description: str,
+    argv: Sequence[str] | None = None,
+    names_of: NamesOf = types.MappingProxyType({}),
+) -> C:
     """The config that a command line asks for; its flags take one value each.
 
-    description: for --help, of which its first line is shown.
+    description: for --help, of which its first line is shown. names_of: by field, what gives the
+    names that --help lists of it.
 
     Raises:
         UserError: an unknown flag, or a value that is no number or out of range.
     """
-    (config,) = parse_sweep(cls, description, argv)
+    (config,) = parse_sweep(cls, description, argv, names_of)
     return config
 
 
-def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = None) -> list[C]:
+def parse_sweep(
+    cls: type[C],
+    description: str,
+    argv: Sequence[str] | None = None,
+    names_of: NamesOf = types.MappingProxyType({}),
+) -> list[C]:
     """A config of each combination of the values given to the flags that take several.
 
     The flag that comes last in the class changes fastest; a value given twice counts once.
@@ -401,7 +399,10 @@ def parse_sweep(cls: type[C], description: str, argv: Sequence[str] | None = Non
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
-        groups[group].add_argument(flag_of(field), **_argument(field, shown))
+        argument = _argument(field, shown)
+        if shown and field.name in names_of:
+            argument["help"] += f": {', '.join(names_of[field.name]())}"
+        groups[group].add_argument(flag_of(field), **argument)
     given = vars(parser.parse_args(argv))
     several = {
         field.name: dict.fromkeys(itertools.chain.from_iterable(given[field.name]))

@@ -1,7 +1,8 @@
 """The one list of what `evaluate.py` measures: METRICS, and above it how each is measured.
 
-A metric of one score that takes codes and factors needs its own file in `factorvae/metrics` and a
-`plain` line in the list. One that needs more has a function of a `Trial` here.
+A metric of one score that takes codes and factors needs its own file in `factorvae/metrics`, and
+here its import and a `plain` line of the list: flags, tables and files follow. One that needs more
+has a function of a `Trial` here.
 """
 
 from collections.abc import Callable
@@ -11,13 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from factorvae import metrics
 from factorvae.config import DEAD_KL
 from factorvae.errors import UserError
 from factorvae.evaluation.trial import Result, Trial, kl_of_points, pick
+from factorvae.metrics.active import active_latents
 from factorvae.metrics.beta_vae import draw_pairs, score_pairs
+from factorvae.metrics.dci import dci
 from factorvae.metrics.factor_vae import PROTOCOLS, draw_votes, score_votes
+from factorvae.metrics.infomec import infomec
 from factorvae.metrics.interventions import Draws
+from factorvae.metrics.irs import irs
+from factorvae.metrics.mig import mig
+from factorvae.metrics.modularity import explicitness, modularity
+from factorvae.metrics.sap import sap
+from factorvae.metrics.total_correlation import (
+    gaussian_total_correlation,
+    minibatch_total_correlation,
+)
+from factorvae.metrics.udr import udr
 from factorvae.objective import recon_loss_per_image, total_correlation
 from factorvae.saved_scores import Score
 
@@ -35,7 +47,7 @@ def draw_factor_vae(trial: Trial) -> Draws:
     )
 
 
-def factor_vae_score(trial: Trial, draws: Draws) -> Result:
+def measure_factor_vae(trial: Trial, draws: Draws) -> Result:
     protocol = PROTOCOLS[trial.config.protocol]
     result = score_votes(trial.encoded.represent, draws)
     result["protocol"] = trial.config.protocol
@@ -52,24 +64,24 @@ def draw_beta_vae(trial: Trial) -> Draws:
     return draw_pairs(trial.dataset.factor_sizes, generator, among=trial.scored_factors)
 
 
-def beta_vae_score(trial: Trial, draws: Draws) -> Result:
+def measure_beta_vae(trial: Trial, draws: Draws) -> Result:
     result = score_pairs(trial.encoded.represent, draws)
     how = "10,000 votes of 64 pairs, 5,000 held out; raw differences"
     return pick(result, how, "beta_vae_score")
 
 
-def mig(trial: Trial) -> Result:
+def measure_mig(trial: Trial) -> Result:
     codes, factors = trial.codes, trial.factors
-    binned = metrics.mig(codes, factors)
-    unbinned = metrics.mig(codes, factors, estimator="knn", seed=trial.config.seed)
+    binned = mig(codes, factors)
+    unbinned = mig(codes, factors, estimator="knn", seed=trial.config.seed)
     measured = pick(binned, binned["estimator"], "mig")
     measured.scores["mig_knn"] = unbinned["mig"]
     measured.protocols["mig_knn"] = unbinned["estimator"]
     return measured
 
 
-def dci(trial: Trial) -> Result:
-    result = metrics.dci(
+def measure_dci(trial: Trial) -> Result:
+    result = dci(
         *trial.split,
         estimator=trial.config.dci_estimator,
         seed=trial.config.seed + trial.repeat,
@@ -79,22 +91,22 @@ def dci(trial: Trial) -> Result:
     return pick(result, how, "disentanglement", "completeness", "informativeness")
 
 
-def sap(trial: Trial) -> Result:
-    discrete = metrics.sap(*trial.split)
-    continuous = metrics.sap(*trial.split, variant="continuous")
+def measure_sap(trial: Trial) -> Result:
+    discrete = sap(*trial.split)
+    continuous = sap(*trial.split, variant="continuous")
     measured = pick(discrete, "discrete: linear SVM, C .01, held-out accuracy", "sap")
     measured.scores["sap_continuous"] = continuous["sap"]
     measured.protocols["sap_continuous"] = "continuous: squared correlation"
     return measured
 
 
-def infomec(trial: Trial) -> Result:
-    result = metrics.infomec(trial.codes, trial.factors, seed=trial.config.seed)
+def measure_infomec(trial: Trial) -> Result:
+    result = infomec(trial.codes, trial.factors, seed=trial.config.seed)
     how = "10 neighbors; over latents of a twentieth of the widest one's range or more"
     return pick(result, how, "infom", "infoe", "infoc")
 
 
-def losses(trial: Trial) -> Result:
+def measure_losses(trial: Trial) -> Result:
     """In nats per image: summed over pixels or latents, z drawn once from each posterior."""
     z = trial.samples()
     parts = range(0, len(z), DECODED_AT_ONCE)
@@ -103,8 +115,8 @@ def losses(trial: Trial) -> Result:
     mu, logvar = trial.encoded.posterior(trial.points)
     kl = kl_of_points(mu, logvar)
     total = kl.sum(axis=1)
-    by_kl = metrics.active_latents(kl=kl)
-    by_std = metrics.active_latents(mu)
+    by_kl = active_latents(kl=kl)
+    by_std = active_latents(mu)
     each = {"recon_loss": recon, "kl": total, "elbo": -recon - total}
     return Result(
         {name: float(values.mean()) for name, values in each.items()}
@@ -128,9 +140,9 @@ def _recon_losses(trial: Trial, part: slice, z: Tensor) -> Tensor:
     return recon_loss_per_image(logits, x)
 
 
-def gaussian_total_correlation(trial: Trial) -> Result:
-    of_means = metrics.gaussian_total_correlation(trial.codes)
-    of_samples = metrics.gaussian_total_correlation(trial.samples().numpy())
+def measure_gaussian_total_correlation(trial: Trial) -> Result:
+    of_means = gaussian_total_correlation(trial.codes)
+    of_samples = gaussian_total_correlation(trial.samples().numpy())
     name = "gaussian_total_correlation"
     measured = pick(of_means, "closed form, from the covariance of the posterior means", name)
     measured.scores[f"{name}_sampled"] = of_samples[name]
@@ -139,18 +151,18 @@ def gaussian_total_correlation(trial: Trial) -> Result:
 
 
 @torch.inference_mode()
-def discriminator_total_correlation(trial: Trial) -> Result:
+def measure_discriminator_total_correlation(trial: Trial) -> Result:
     name = "discriminator_total_correlation"
     logits = trial.discriminator(trial.samples().to(trial.encoded.device))
     how = "Eq. 3 by the checkpoint's own discriminator, of samples; biased low"
     return Result({name: float(total_correlation(logits))}, {name: how})
 
 
-def minibatch_total_correlation(trial: Trial) -> Result:
+def measure_minibatch_total_correlation(trial: Trial) -> Result:
     mu, logvar = trial.encoded.posterior(trial.points[:MINIBATCH])
     num_images = len(trial.dataset)
     generator = trial.generator("minibatch_total_correlation")
-    result = metrics.minibatch_total_correlation(mu, logvar, num_images, generator)
+    result = minibatch_total_correlation(mu, logvar, num_images, generator)
     how = f"Chen 2018, of {len(mu):,} samples"
     weighted, stratified = "total_correlation_weighted", "total_correlation_stratified"
     measured = pick(result, f"{how}; biased low", weighted, stratified)
@@ -159,10 +171,10 @@ def minibatch_total_correlation(trial: Trial) -> Result:
     return measured
 
 
-def udr(posteriors: list[tuple[np.ndarray, np.ndarray]]) -> list[Result]:
+def compare_by_udr(posteriors: list[tuple[np.ndarray, np.ndarray]]) -> list[Result]:
     """Of each of several models of one setting, from mu and logvar [N, latent_dim] of each."""
     codes = [mu for mu, _ in posteriors]
-    found = metrics.udr(codes, [kl_of_points(mu, logvar) for mu, logvar in posteriors])
+    found = udr(codes, [kl_of_points(mu, logvar) for mu, logvar in posteriors])
     how = f"lasso, median over {len(posteriors) - 1} other models of the setting"
     return [
         Result(
@@ -221,21 +233,21 @@ _ALL = (
     Metric(
         "factor_vae_score",
         "grid",
-        factor_vae_score,
+        measure_factor_vae,
         (Score("factor_vae_score", "FactorVAE score", "FactorVAE", headline=True),),
         draw=draw_factor_vae,
     ),
     Metric(
         "beta_vae_score",
         "grid",
-        beta_vae_score,
+        measure_beta_vae,
         (Score("beta_vae_score", "BetaVAE score", "BetaVAE"),),
         draw=draw_beta_vae,
     ),
     Metric(
         "mig",
         "factors",
-        mig,
+        measure_mig,
         (
             Score("mig", "MIG", "MIG", headline=True),
             Score("mig_knn", "MIG without bins", "MIG (kNN)"),
@@ -244,7 +256,7 @@ _ALL = (
     Metric(
         "dci",
         "split",
-        dci,
+        measure_dci,
         (
             Score("disentanglement", "DCI disentanglement", "DCI D", headline=True),
             Score("completeness", "DCI completeness", "DCI C", headline=True),
@@ -255,29 +267,27 @@ _ALL = (
     Metric(
         "sap",
         "split",
-        sap,
+        measure_sap,
         (
             Score("sap", "SAP, discrete", "SAP", headline=True),
             Score("sap_continuous", "SAP, continuous", "SAP (R2)"),
         ),
         slow=True,
     ),
+    plain(modularity, "factors", "20 bins; mean over all latents", "Modularity", "Modularity"),
     plain(
-        metrics.modularity, "factors", "20 bins; mean over all latents", "Modularity", "Modularity"
-    ),
-    plain(
-        metrics.explicitness,
+        explicitness,
         "split",
         "logistic regression, held-out ROC area; chance is .5",
         "Explicitness",
         "Explicit.",
         slow=True,
     ),
-    plain(metrics.irs, "factors", "quantile .99", "IRS", "IRS"),
+    plain(irs, "factors", "quantile .99", "IRS", "IRS"),
     Metric(
         "infomec",
         "factors",
-        infomec,
+        measure_infomec,
         (
             Score("infom", "InfoMEC modularity", "InfoM"),
             Score("infoe", "InfoMEC explicitness", "InfoE"),
@@ -288,7 +298,7 @@ _ALL = (
     Metric(
         "losses",
         "images",
-        losses,
+        measure_losses,
         (
             Score("recon_loss", "Reconstruction loss", "Recon", 2, headline=True),
             Score("kl", "KL to the prior", "KL", 2),
@@ -301,7 +311,7 @@ _ALL = (
     Metric(
         "gaussian_total_correlation",
         "images",
-        gaussian_total_correlation,
+        measure_gaussian_total_correlation,
         (
             Score("gaussian_total_correlation", "TC, Gaussian", "TC Gauss"),
             Score("gaussian_total_correlation_sampled", "TC, Gaussian, of samples", "TC G. smp."),
@@ -310,20 +320,20 @@ _ALL = (
     Metric(
         "discriminator_total_correlation",
         "discriminator",
-        discriminator_total_correlation,
+        measure_discriminator_total_correlation,
         (Score("discriminator_total_correlation", "TC, discriminator", "TC discr."),),
     ),
     Metric(
         "minibatch_total_correlation",
         "images",
-        minibatch_total_correlation,
+        measure_minibatch_total_correlation,
         (
             Score("total_correlation_weighted", "TC, minibatch-weighted", "TC MWS"),
             Score("total_correlation_stratified", "TC, minibatch-stratified", "TC MSS"),
         ),
         slow=True,
     ),
-    Metric("udr", "models", udr, (Score("udr", "UDR", "UDR", headline=True),)),
+    Metric("udr", "models", compare_by_udr, (Score("udr", "UDR", "UDR", headline=True),)),
 )
 METRICS = {metric.name: metric for metric in _ALL}  # in the order of the tables
 METRIC_OF = {score.name: metric for metric in _ALL for score in metric.scores}

@@ -7,7 +7,10 @@ import functools
 import json
 import os
 import re
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -534,6 +537,31 @@ def test_other_images_than_in_training_are_told(tmp_path, capsys):
 
 
 # --- Bad input ------------------------------------------------------------------------------------
+
+
+def test_a_metric_is_added_by_its_own_file_and_a_line_of_the_list(tmp_path):
+    root = Path(evaluate.__file__).parent
+    shutil.copytree(root / "factorvae", "factorvae", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "evaluate.py", "evaluate.py")
+    Path("factorvae/metrics/breadth.py").write_text(
+        "def breadth(codes, factors, times):\n"
+        "    return {'breadth': times * float(codes.std() + factors.max())}\n"
+    )
+    list_of_metrics = Path("factorvae/evaluation/scores.py")
+    text = list_of_metrics.read_text()
+    text = text.replace("_ALL = (", '_ALL = (plain(breadth, "factors", "all", "B", "B", times=2),')
+    before = "from factorvae.metrics.dci"
+    text = text.replace(before, f"from factorvae.metrics.breadth import breadth\n{before}")
+    list_of_metrics.write_text(text)
+    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64), dtype=np.uint8)
+    np.savez("own.npz", images=images, factors=np.indices((4, 4)).reshape(2, -1).T)
+    write_checkpoint(tmp_path / "run", dataset="npz:own.npz")
+    command = [sys.executable, "evaluate.py", "--model_path", "run", "--metrics", "breadth"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (value,) = read_json(tmp_path / "run/metrics.json")["scores"].values()
+    assert value["measure"] == "breadth" and value["how"] == "all" and value["value"] > 6
+    assert f"{value['value']:.3f}" in done.stdout
 
 
 @pytest.mark.parametrize(
