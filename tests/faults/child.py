@@ -183,15 +183,16 @@ def in_batches(
     run: Callable[[str], str | None],
     memory: int | None = MOST_BYTES,
     seconds: float = MOST_SECONDS,
+    at_once: int = BATCH,
 ) -> Found:
     """Each case, and what `run` finds wrong with it.
 
-    A child takes a batch of them, one after the other: it is what it costs to begin one. Where it
-    dies, that is what is wrong with the case at hand, and another takes the rest. `prepare` is
-    called here with the batch.
+    A child takes a batch of `at_once` of them, one after the other: it is what it costs to begin
+    one. Where it dies, that is what is wrong with the case at hand, and another takes the rest.
+    `prepare` is called here with the batch.
     """
     cases = iter(cases)
-    while batch := list(itertools.islice(cases, BATCH)):
+    while batch := list(itertools.islice(cases, at_once)):
         prepare(batch)
         while batch:
             with tempfile.NamedTemporaryFile("w+") as told:
