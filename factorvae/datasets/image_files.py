@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from factorvae.datasets.npz import UNREADABLE
 from factorvae.errors import UserError, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -232,7 +233,7 @@ class ZipImages:
     def archive(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except UNREADABLE as error:
             raise UserError(
                 f"{self.path} is no zip, or is cut short or damaged: {error}"
             ) from error

@@ -661,6 +661,22 @@ def test_a_member_of_absurd_size_in_celebas_zip_is_refused(tmp_path, monkeypatch
     assert_refused("celeba", tmp_path, "000004.jpg would be 2,097,152 bytes unpacked")
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [(8, b"\0\x08\0\0", "can't decode"), (6, b"\xff\0", "zip file version 25.5")],
+    ids=["a name that is no UTF-8", "a version to come"],
+)
+def test_a_damaged_directory_of_celebas_zip_is_refused(tmp_path, place, value, told):
+    write_celeba(tmp_path, packed=True)
+    path = tmp_path / "celeba" / "img_align_celeba.zip"
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\1\2")  # of the first member; its name comes 46 bytes on
+    data[entry + place : entry + place + len(value)] = value
+    data[entry + 46] = 0xFF
+    path.write_bytes(data)
+    assert_refused("celeba", tmp_path, "is no zip, or is cut short or damaged", told)
+
+
 # Options
 
 
