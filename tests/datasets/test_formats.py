@@ -668,6 +668,7 @@ def test_a_member_of_absurd_size_in_celebas_zip_is_refused(tmp_path, monkeypatch
 )
 def test_a_damaged_directory_of_celebas_zip_is_refused(tmp_path, place, value, told):
     write_celeba(tmp_path, packed=True)
+    load("celeba", tmp_path)  # a sound cache, which must stay
     path = tmp_path / "celeba" / "img_align_celeba.zip"
     data = bytearray(path.read_bytes())
     entry = data.index(b"PK\1\2")  # of the first member; its name comes 46 bytes on
