@@ -47,6 +47,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def version_of(path: Path) -> tuple[int, int, int] | None:
+    """What is another after each time that `whole_file` writes there; None where no file is."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def check_writable(path: Path) -> None:
     """Raise the OSError that writing to `path` would; whatever is there stays as it is."""
     kind = _kind(path)

@@ -13,7 +13,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
 from factorvae.device import describe_device, emulates_bf16, memory_of, use_threads
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder
+from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder, version_of
 from factorvae.models import model_on_meta
 from factorvae.progress import Progress
 from factorvae.run_log import SHOWN, RunLog, columns, read_log
@@ -37,25 +37,43 @@ class Run:
     `until`. threads: what an earlier command trained it with, 0 if none did: the sums of
     floating-point numbers depend on them. world: the processes that train it together.
 
+    Args:
+        soon: whether it trains next, and keeps the checkpoint that it looked up till then; a sweep
+            of many runs has no memory for all of theirs.
+
     Raises:
         UserError: its folder holds another run, or one on other data, or a damaged checkpoint.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, world: World = ALONE) -> None:
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, world: World = ALONE, soon: bool = True
+    ) -> None:
         self.config, self.dataset, self.world = config, dataset, world
+        self._kept: tuple[object, dict] | None = None  # of that version of the file
         self.folder = run_dir_of(config)
         self.until = total_steps(config, len(dataset))
         self.error = ""
-        self.steps, self.threads = world.broadcast_from_rank0(self._look_up)
+        self.steps, self.threads = world.broadcast_from_rank0(lambda: self._look_up(soon))
         self.state = ("stopped" if self.steps else "new") if self.steps < self.until else "finished"
 
-    def _look_up(self) -> tuple[int, int]:
+    def _look_up(self, soon: bool) -> tuple[int, int]:
         """Steps and threads of the checkpoint; 0, 0 where there is none to go on from."""
-        earlier = self._earlier()
-        return (earlier["step"], earlier["threads"]) if earlier else (0, 0)
+        version = version_of(self.folder / CHECKPOINT_NAME)
+        earlier = self._read()
+        if earlier is None:
+            return 0, 0
+        if soon:
+            self._kept = version, earlier
+        return earlier["step"], earlier["threads"]
 
     def _earlier(self) -> dict | None:
-        """The checkpoint to go on from."""
+        """The checkpoint to go on from: what was looked up, or another that is there by now."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept[0] == version_of(self.folder / CHECKPOINT_NAME):
+            return kept[1]
+        return self._read()
+
+    def _read(self) -> dict | None:
         earlier = earlier_checkpoint(self.folder, self.config)
         if earlier is not None:
             check_same_data(self.folder, earlier, self.dataset)
@@ -82,8 +100,7 @@ class Run:
         """Train in a folder that no other process writes to."""
         config, dataset, world = self.config, self.dataset, self.world
         trainer = Trainer(config, dataset, device, world)
-        # Looked up once more: until now another process may have gone on with the run.
-        earlier = world.broadcast_from_rank0(lambda: self._earlier())
+        earlier = world.broadcast_from_rank0(self._earlier)
         self.steps = 0
         if earlier is not None:
             trainer.load_state_dict(earlier)

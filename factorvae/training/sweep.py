@@ -85,7 +85,7 @@ def _train_sweep(
 
     def look_up() -> list[Run]:
         check_same_sweep(folder, configs[0])
-        found = [Run(config, dataset) for config in share]
+        found = [Run(config, dataset, soon=False) for config in share]
         for run in found:
             if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes
                 with locked_folder(run.folder):

@@ -14,6 +14,9 @@ import torch
 
 import train
 from factorvae import run_log
+from factorvae.checkpoint import load_checkpoint
+from factorvae.training import run_folder
+from factorvae.training.run import train_one
 from tests.helpers import meanwhile, run_main
 
 ROOT = Path(train.__file__).parent
@@ -62,6 +65,41 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     assert code == 0
     assert "starting at step 0 of 5" in out
     assert run_log.read_log(run_dir)["step"].tolist() == [5]
+
+
+def test_a_resumed_run_reads_its_checkpoint_once(run_train, run_dir, monkeypatch):
+    read = []
+
+    def load(path, to_resume=False):
+        read.append(path)
+        return load_checkpoint(path, to_resume)
+
+    monkeypatch.setattr(run_folder, "load_checkpoint", load)
+    flags = ("--output_dir", run_dir, "--log_every", 5)
+    assert run_train(*flags, "--max_steps", 5)[0] == 0
+    assert read == []
+    assert run_train(*flags, "--max_steps", 10)[0] == 0
+    assert read == [run_dir]
+    assert load_checkpoint(run_dir)["step"] == 10
+
+
+def test_a_checkpoint_that_another_process_wrote_meanwhile_is_gone_on_from(
+    run_train, run_dir, monkeypatch
+):
+    flags = ("--output_dir", run_dir, "--log_every", 5)
+    for steps in (10, 5):  # the file of 10 steps is put aside
+        assert run_train(*flags, "--max_steps", steps, "--overwrite")[0] == 0
+        (run_dir / "ckpt.pt").rename(run_dir / f"{steps}.pt")
+    (run_dir / "5.pt").rename(run_dir / "ckpt.pt")
+
+    def train_later(run, device):
+        (run_dir / "10.pt").rename(run_dir / "ckpt.pt")
+        return train_one(run, device)
+
+    monkeypatch.setattr("factorvae.training.run.train_one", train_later)
+    code, out, _ = run_train(*flags, "--max_steps", 15)
+    assert code == 0
+    assert "resuming at step 10 of 15" in out
 
 
 def test_the_default_folder_is_named_after_the_run(run_train, tiny_folder):
