@@ -23,7 +23,7 @@ class Progress:
     Args:
         total: what there is to do, including `done`; None if unknown.
         done: what was done before.
-        what: the work's name, in front of a line.
+        what: the work's name, in front of a line; none where it is a training's steps.
         unit: what is counted, behind the number.
         shown: False in a process that leaves it to another to tell.
     """
@@ -35,6 +35,7 @@ class Progress:
         self.total, self.what, self.unit = total, printable(what), unit
         self.start = self.said = time.monotonic()
         self.shown = shown
+        self.has_figures = False
         self.bar = None
         if shown and sys.stderr.isatty():
             options = {"unit": unit, "unit_scale": True} if unit else {"bar_format": STEPS}
@@ -56,6 +57,8 @@ class Progress:
         if self.bar is not None:
             with _even_where_nobody_reads():
                 self.bar.update(count)
+        elif not (self.what or self.has_figures) and self._is_due():
+            self._tell_steps()  # the first row of figures may be long in coming
 
     def change_total(self, by: int) -> None:
         """There is so much more to do, or, below 0, less."""
@@ -77,7 +80,7 @@ class Progress:
 
         of: the run's name, in front of them; beside a bar only where there is room for it.
         """
-        now = time.monotonic()
+        self.has_figures = True
         named = f"{of}: {figures}" if of else figures
         if self.bar is not None:
             # what steps, time left and a bar to be seen take of the line
@@ -86,11 +89,16 @@ class Progress:
             self.bar.bar_format = STEPS if len(shown) <= room else STEPS.replace("{bar} ", "")
             with _even_where_nobody_reads():
                 self.bar.set_postfix_str(shown)
-        elif self.shown and (self._is_due() or self.done == self.total):
-            rate = (self.done - self.first) / (now - self.start)
+        elif self._is_due() or self.done == self.total:
+            self._tell_steps(named)
+
+    def _tell_steps(self, *figures: str) -> None:
+        """Print a line about a training, where it is shown."""
+        if self.shown:
+            rate = (self.done - self.first) / (time.monotonic() - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
             progress = f"step {self.done:,} of {self.total:,}, {left} left"
-            self._line(f"{progress}  {named}  {rate:.1f} steps/s")
+            self._line("  ".join([progress, *figures, f"{rate:.1f} steps/s"]))
 
     def tell(self) -> None:
         """Print a line when one is due and there is no bar."""

@@ -41,6 +41,22 @@ def test_quick_work_is_not_told(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_training_in_a_pipe_is_told_of_before_its_first_figures(capsys, monkeypatch):
+    monkeypatch.setattr("factorvae.progress.SECONDS_BETWEEN_LINES", 0)
+    with Progress(20, 5) as progress:
+        progress.advance(5)
+        assert re.fullmatch(
+            r"step 10 of 20, [0-9:]+ left  [0-9.]+ steps/s\n", capsys.readouterr().err
+        )
+        progress.show("recon 1.0")
+        assert "  recon 1.0  " in capsys.readouterr().err
+        progress.advance(5)  # from now on a line has figures
+        assert capsys.readouterr().err == ""
+    with Progress(20, what="drawing") as progress:
+        progress.advance(5)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("columns", "named"), [(80, False), (130, True)])
 def test_a_sweep_s_bar_shows_step_time_left_and_losses_whole(monkeypatch, columns, named):
     ours, theirs = os.openpty()

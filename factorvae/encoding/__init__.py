@@ -98,7 +98,7 @@ class EncodedDataset:
             return [(part, None) for part in np.split(index, ends)]
         parts = np.array_split(index, -(-len(index) // 1024))
         windows = in_threads(lambda i: windows_of(self.dataset.images(i)), parts, self.workers)
-        windows = list(self._told(windows, len(index), "finding what is not black"))
+        windows = list(self._told(windows, len(index), "looking for the black borders"))
         grouped = window_batches(np.concatenate(windows), CPU_BATCH)
         return [(index[places], window) for places, window in grouped]
 
