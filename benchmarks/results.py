@@ -570,7 +570,9 @@ def ship(rows: Sequence[dict], options: argparse.Namespace) -> None:
         path = options.pretrained / f"{sweep.ships}.pt"
         run = options.output_dir / profile / sweep.name / best["run"]
         if not (run / CHECKPOINT_NAME).exists():
-            lines += [line for line in told if line.startswith(f"| `{path.name}`")]
+            of = f"(of {len(known)} seeds)"
+            kept = [line for line in told if line.startswith(f"| `{path.name}`")]
+            lines += [re.sub(r"\(of \d+ seeds\)", of, line) for line in kept]
             continue
         options.pretrained.mkdir(parents=True, exist_ok=True)
         path.write_bytes(export_weights(load_checkpoint(run), torch.float16))
