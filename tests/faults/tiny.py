@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch._dynamo  # noqa: F401  # Adam's first step would import it, in seconds, in every child
+
 import train
 from factorvae.checkpoint import load_checkpoint
 from factorvae.files import STATS_NAME
