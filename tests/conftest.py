@@ -4,9 +4,15 @@ Nothing here is imported before a test asks for it: pytest-xdist reads this file
 too, which runs no test, and torch takes seconds to import.
 """
 
+import os
 from types import SimpleNamespace
 
 import pytest
+
+# Read when the libraries are loaded, here and in what the tests start. On small matrices the
+# threads of BLAS take several times the processor's time, which they spend in waiting.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 
 @pytest.fixture(autouse=True)
