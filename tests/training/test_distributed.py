@@ -1,23 +1,16 @@
-"""One process, and two of torchrun's: what they exchange, and a run that they share.
-
-As a program, this file starts the two processes: with torchrun's agent and environment, but as
-forks of itself, which have torch imported already.
-"""
+"""One process, and two of torchrun's: what they exchange, and a run that they share."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 import train
@@ -33,11 +26,10 @@ from factorvae.training.distributed import ALONE, World, join_world
 from factorvae.training.trainer import Trainer
 from tests.helpers import run_main, same_state
 
-ROOT = Path(train.__file__).parent
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
 SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3".split()
 ON_CARD = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, lr=1e-3)
-# Asked for when a test is about to run: the file as a program must not touch CUDA before it forks.
+# Asked for when a test is about to run: a process must not touch CUDA before it forks.
 needs_cuda = pytest.mark.skipif("not torch.cuda.is_available()", reason="no CUDA device")
 COMMANDS = {  # folders are relative: each process has its own
     "whole": ["--output_dir", "whole"],
@@ -139,12 +131,17 @@ def work(folder, data):
     (folder / f"told{world.rank}.json").write_text(json.dumps(told))
 
 
-def main():
+def launch(folder, data):
+    """Two processes with torchrun's agent and environment, as forks of this one."""
     import torch._dynamo  # noqa: F401  now, and not by each for itself: torch.optim needs it
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    with open(folder / "output", "w") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
     settings = dict(min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="two", max_restarts=0)
     settings |= dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
-    elastic_launch(LaunchConfig(**settings), work)(Path(sys.argv[1]), sys.argv[2:])
+    elastic_launch(LaunchConfig(**settings), work)(folder, data)
 
 
 def train_alone(data, run_dir, *flags):
@@ -168,15 +165,13 @@ def two(data, tmp_path_factory):
     for rank in range(2):
         (folder / f"rank{rank}").mkdir()
     shutil.copytree(half, folder / "rank0" / "begun_alone")
-    command = [sys.executable, __file__, folder, *data]
-    done = subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    # A fork has torch imported already, but no use of CUDA if this process has touched it.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    launcher = context.Process(target=launch, args=(folder, data))
+    launcher.start()
+    launcher.join(600)
+    launcher.kill()
+    assert launcher.exitcode == 0, (folder / "output").read_text()
     first, second = (json.loads((folder / f"told{rank}.json").read_text()) for rank in range(2))
     return SimpleNamespace(
         folder=folder, runs=folder / "rank0", alone=whole, first=first, second=second
@@ -387,7 +382,3 @@ def test_a_batch_that_cannot_be_split_is_one_line_and_exit_2(two):
         assert told["codes"]["not to be split"] == 2
         error = "error: --batch_size 7 cannot be split over 2 processes\n"
         assert told["outputs"]["not to be split"] == ["", error]
-
-
-if __name__ == "__main__":
-    main()

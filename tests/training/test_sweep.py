@@ -154,12 +154,15 @@ def processes():
 
 
 def trainers_under(pid):
-    """The processes that a sweep in process `pid`, or torchrun, has begun runs in."""
+    """The processes that a sweep in process `pid`, or torchrun, has begun runs in.
+
+    Besides them it has one that multiprocessing starts to keep track of resources.
+    """
     found = []
     for child, parent, _ in processes():
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{child}/cmdline").read_bytes()
-            if parent == pid and (b"spawn_main" in command or b"train.py" in command):
+            if parent == pid and b"resource_tracker" not in command:
                 found.append(child)
     return found
 
@@ -483,7 +486,22 @@ def test_evaluate_finds_the_runs_of_a_sweep_and_groups_their_seeds(finished):
 # In processes
 
 
+@pytest.fixture(
+    params=[
+        pytest.param(
+            "fork", marks=pytest.mark.skipif("torch.cuda.is_available()", reason="forks CUDA")
+        ),
+        pytest.param("spawn", marks=pytest.mark.slow),
+    ]
+)
+def start_of_processes(request, monkeypatch):
+    """Of a sweep's processes: 'spawn' as it is, 'fork' spares them the import of torch."""
+    context = multiprocessing.get_context(request.param)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+
+
 @needs_proc
+@pytest.mark.usefixtures("start_of_processes")
 def test_runs_in_processes_finish_and_die_each_on_their_own(sweep, alone, capfd):
     names = [run_name(gamma, 0) for gamma in ("6.4", "20")]
     resumed, killed = (sweep.folder / name for name in names)
