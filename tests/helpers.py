@@ -98,6 +98,11 @@ def no_wait_for_the_device():
 
 def pictures(n, height, width, channels=(3,), seed=0):
     """n different smooth pictures, uint8 [n, height, width, *channels]."""
+    return _pictures(n, height, width, channels, seed).copy()
+
+
+@functools.lru_cache(32)
+def _pictures(n, height, width, channels, seed):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = rng.uniform(1, 6, (n, 2, *channels))
@@ -200,26 +205,37 @@ CHAIR_VIEWS = tuple((p, t) for p in (20, 30) for t in (0, 11, 23))
 
 
 @functools.cache
-def chair_files(ids=CHAIR_IDS, views=CHAIR_VIEWS, size=600):
-    """{path: (chair, azimuth, elevation, pixels)}: a coloured block inside the middle 400 pixels.
-
-    A black frame lies outside them, as a mark of a crop that does nothing.
-    """
+def chair_files(ids=CHAIR_IDS, views=CHAIR_VIEWS):
+    """{path: (chair, azimuth, elevation, pixels)} of 600x600 pixels."""
     files = {}
     for chair, folder in enumerate(ids):
         for number, (elevation, azimuth) in enumerate(views):
-            pixels = np.zeros((size, size, 3), np.uint8)
-            pixels[100:500, 100:500] = 255
-            pixels[200:400, 200:400] = (60 * chair, 5 * azimuth, 5 * elevation)
             name = f"image_{number:03}_p{elevation:03}_t{azimuth:03}_r096.png"
             path = f"rendered_chairs/{folder}/renders/{name}"
-            files[path] = (chair, azimuth, elevation, pixels)
+            view = chair, azimuth, elevation
+            files[path] = (*view, chair_pixels(*view))
     return files
+
+
+def chair_pixels(chair, azimuth, elevation):
+    """A coloured block inside the middle 400 pixels.
+
+    A black frame lies outside them, as a mark of a crop that does nothing.
+    """
+    pixels = np.zeros((600, 600, 3), np.uint8)
+    pixels[100:500, 100:500] = 255
+    pixels[200:400, 200:400] = (60 * chair, 5 * azimuth, 5 * elevation)
+    return pixels
+
+
+@functools.cache
+def chair_png(*view):
+    return encoded(chair_pixels(*view), compress_level=1)
 
 
 def write_chairs(data_dir, packed=True, files=None):
     files = chair_files() if files is None else files
-    contents = {name: encoded(pixels, compress_level=1) for name, (*_, pixels) in files.items()}
+    contents = {name: chair_png(*view) for name, (*view, _) in files.items()}
     contents["rendered_chairs/all_chair_names.mat"] = b"a list"
     folder = data_dir / "chairs"
     folder.mkdir(parents=True, exist_ok=True)

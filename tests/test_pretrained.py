@@ -1,5 +1,6 @@
 """The models that ship: each opens, and reconstructs as well as its README says."""
 
+import functools
 import re
 
 import pytest
@@ -20,10 +21,17 @@ def row_of(path):
     return [cell.strip() for cell in line.split("|")]
 
 
+@pytest.fixture(scope="module")
+def images_of(tmp_path_factory):
+    """The sample of a dataset, drawn once."""
+    folder = tmp_path_factory.mktemp("data")
+    return functools.cache(lambda name: sample_images(name, folder))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_model_reconstructs_as_well_as_its_readme_says(path, tmp_path):
+def test_a_model_reconstructs_as_well_as_its_readme_says(path, images_of):
     checkpoint, row = load_checkpoint(path), row_of(path)
-    images = sample_images(checkpoint["config"]["dataset"], tmp_path)
+    images = images_of(checkpoint["config"]["dataset"])
     assert len(images) == 1000
     assert reconstruction(load_model(path), images) == pytest.approx(float(row[-1]), abs=0.06)
     assert row[2] == f"{checkpoint['step']:,}"

@@ -34,7 +34,7 @@ from tests.helpers import (
     write_tree,
 )
 
-TINY = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --latent_dim 4 --batch_size 4 --threads 1"
+TINY = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --latent_dim 2 --batch_size 4 --threads 1"
 
 
 def part(space, sizes):

@@ -246,8 +246,8 @@ def test_cars3d_files_are_sorted_and_ordered_by_factors(tmp_path):
 
 
 def test_cars3d_with_other_content_is_refused(tmp_path):
-    write_cars3d(tmp_path, cars=2)
-    assert_refused("cars3d", tmp_path, "holds 2 .mat files: expected 3")
+    write_cars3d(tmp_path, cars=1)
+    assert_refused("cars3d", tmp_path, "holds 1 .mat files: expected 3")
     write_cars3d(tmp_path / "other", im=np.zeros((128, 128, 3, 4, 24), np.uint8))
     assert_refused("cars3d", tmp_path / "other", "car_000_mesh.mat", "(128, 128, 3, 24, 4)")
 

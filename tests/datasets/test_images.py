@@ -1,6 +1,7 @@
 """Any folder of images: listing, decoding, cropping, resizing, bad images, and the cache."""
 
 import errno
+import functools
 import io
 import os
 import subprocess
@@ -23,14 +24,20 @@ from factorvae.errors import UserError
 from tests.helpers import encoded, pictures, write_tree
 
 WHOLE = Preparation()
+COUNT = 70  # more than a block
+
+
+@functools.cache
+def encoded_pictures():
+    return [*map(encoded, pictures(COUNT, 64, 64))]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """200 images in nested folders; more than a block."""
+    """Images in nested folders."""
     root = tmp_path / "my pictures"
-    pixels = pictures(200, 64, 64)
-    write_tree(root, {f"{n % 3}/sub/{n:03}.PNG": encoded(image) for n, image in enumerate(pixels)})
+    images = enumerate(encoded_pictures())
+    write_tree(root, {f"{n % 3}/sub/{n:03}.PNG": image for n, image in images})
     return root
 
 
@@ -52,8 +59,8 @@ def caches(folder):
 
 def test_a_nested_folder_comes_in_the_order_of_its_paths(folder):
     ds = load(folder)
-    order = sorted(range(200), key=lambda n: (n % 3, n))
-    assert np.array_equal(everything(ds), pictures(200, 64, 64)[order])
+    order = sorted(range(COUNT), key=lambda n: (n % 3, n))
+    assert np.array_equal(everything(ds), pictures(COUNT, 64, 64)[order])
     assert (ds.name, ds.source, ds.image_shape) == (f"folder:{folder}", "folder", (3, 64, 64))
     assert (ds.factor_space, ds.factors, ds.factor_names) == (None, None, ())
 
@@ -123,7 +130,7 @@ def test_resize_is_antialiased():
 def test_sizes_and_grayscale(folder, image_size):
     ds = load(folder, image_size=image_size, grayscale=True)
     assert ds.image_shape == (1, image_size, image_size)
-    first = Image.fromarray(pictures(200, 64, 64)[0]).convert("L")
+    first = Image.fromarray(pictures(COUNT, 64, 64)[0]).convert("L")
     expected = np.asarray(first.resize((image_size, image_size), Image.LANCZOS))
     assert np.array_equal(everything(ds)[0, :, :, 0], expected)
 
@@ -272,14 +279,14 @@ def test_what_never_ends_is_no_image(folder, kind, capsys):
         path.symlink_to("/dev/zero")
     with pytest.raises(UserError, match="endless.png: it is no regular file: expected a sound"):
         load(folder)
-    assert len(load(folder, skip_bad_images=True)) == 200
-    assert "left out 1 of 201 images: 1/endless.png" in capsys.readouterr().err
+    assert len(load(folder, skip_bad_images=True)) == COUNT
+    assert f"left out 1 of {COUNT + 1} images: 1/endless.png" in capsys.readouterr().err
 
 
 def test_links_to_a_folder_above_are_refused_but_others_followed(folder):
     (folder / "again").symlink_to(folder / "0")
     expected = len(list((folder / "0").rglob("*.PNG")))
-    assert len(load(folder)) == 200 + expected
+    assert len(load(folder)) == COUNT + expected
     for name in ("a", "b"):  # two of them would be followed some 2^40 times
         (folder / "0" / name).symlink_to(folder)
     with pytest.raises(UserError, match="is a link to a folder above it: remove it"):
@@ -303,7 +310,7 @@ def test_a_name_cannot_reach_the_terminal(folder, capsys):
     for _ in range(2):
         load(folder, skip_bad_images=True)
         told = capsys.readouterr().err
-        assert f"left out 1 of 201 images: {escaped}\n" in told
+        assert f"left out 1 of {COUNT + 1} images: {escaped}\n" in told
         assert "\x1b[31m" not in told and "\u202e" not in told
 
 
@@ -361,10 +368,11 @@ def test_skipped_images_are_counted_and_listed_at_every_start(folder, capsys):
     ds = load(folder, skip_bad_images=True)
     told = capsys.readouterr().err
     assert f"left out: {folder}/0/a.png: not an image" in told
-    assert "left out 2 of 202 images: 0/a.png, 2/sub/z.png" in told
+    assert f"left out 2 of {COUNT + 2} images: 0/a.png, 2/sub/z.png" in told
     assert np.array_equal(everything(ds), sound)
     assert np.array_equal(everything(load(folder, skip_bad_images=True)), sound)
-    assert capsys.readouterr().err == "left out 2 of 202 images: 0/a.png, 2/sub/z.png\n"
+    told = f"left out 2 of {COUNT + 2} images: 0/a.png, 2/sub/z.png\n"
+    assert capsys.readouterr().err == told
     before = caches(folder)
     with pytest.raises(UserError, match="0/a.png"):  # asked for all, it is not content with less
         load(folder)
@@ -429,7 +437,7 @@ def test_a_changed_folder_is_prepared_again(folder, change, capsys):
         path.rename(folder / "1" / "first.png")
     ds = load(folder)
     assert "was made from something else: making it again" in capsys.readouterr().err
-    assert len(ds) == 200 + (change == "added") - (change == "removed")
+    assert len(ds) == COUNT + (change == "added") - (change == "removed")
     white_ones = (everything(ds) == 255).all(axis=(1, 2, 3))
     assert white_ones.sum() == (change in ("content", "added"))
 
@@ -451,7 +459,7 @@ def test_a_killed_preparation_leaves_no_cache(folder):
         "decode, count = images.decode, []\n"
         "def killed(*arguments):\n"
         "    count.append(1)\n"
-        "    if len(count) == 150: os.kill(os.getpid(), 9)\n"
+        f"    if len(count) == {COUNT - 5}: os.kill(os.getpid(), 9)\n"
         "    return decode(*arguments)\n"
         "images.decode = killed\n"
         "load_dataset('folder:' + sys.argv[1], sys.argv[2])\n"
@@ -463,7 +471,7 @@ def test_a_killed_preparation_leaves_no_cache(folder):
     assert not list(data.rglob("*.table"))
     (partial,) = data.rglob("*.partial")
     os.utime(partial, (time.time() - 7200,) * 2)
-    assert len(load(folder)) == 200
+    assert len(load(folder)) == COUNT
     assert [path.suffix for path in data.rglob("*.*")] == [".table"]
 
 

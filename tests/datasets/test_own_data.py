@@ -20,7 +20,7 @@ from tests.helpers import encoded, pictures, run_main, write_tree
 
 README = Path(__file__).parents[2] / "data" / "README.md"
 GRID = np.array([[x, y] for x in range(4) for y in range(3)])  # [12, 2]
-TINY = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --latent_dim 4 --batch_size 4 --threads 1"
+TINY = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --latent_dim 2 --batch_size 4 --threads 1"
 
 
 def write_npz(data_dir, **changes):
