@@ -27,11 +27,13 @@ from factorvae.evaluation import evaluate as evaluation
 from factorvae.evaluation import report, scores
 from factorvae.evaluation.evaluate import find_checkpoints, load_models
 from factorvae.evaluation.scores import METRICS, SCORES
+from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
 from factorvae.models import VAE, Discriminator
 
 CPU = torch.device("cpu")
 QUICK = "--metrics losses mig gaussian_total_correlation".split()
+MIG = "--metrics mig --num_batches 1".split()
 NEED_LABELS = {
     *("factor_vae_score", "beta_vae_score", "mig", "dci", "sap"),
     *("modularity", "explicitness", "irs", "infomec"),
@@ -60,6 +62,13 @@ def a_folder_and_datasets(tmp_path, monkeypatch, sprites):
         "official": official,
     }.items():
         monkeypatch.setitem(DATASETS, name, lambda data_dir, dataset=dataset: dataset)
+
+
+@pytest.fixture
+def few_pairs(monkeypatch):
+    """A BetaVAE score of a tenth of its votes, for tests that are not about it."""
+    few = functools.partial(draw_pairs, num_train=1000, num_eval=500)
+    monkeypatch.setattr(scores, "draw_pairs", few)
 
 
 def write_checkpoint(folder, gamma=6.4, seed=0, name="ckpt.pt", channels=1, **changes):
@@ -131,6 +140,7 @@ def scores_of(monkeypatch, vae, **settings):
     return model
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_codes_that_are_the_factors(monkeypatch, sprites):
     model = scores_of(monkeypatch, Oracle(sprites), dci_estimator="lasso", protocol="paper")
     scores = model.scores
@@ -173,6 +183,7 @@ def test_only_the_factors_asked_for_are_scored(monkeypatch, sprites, capsys):
     assert everything["factor_vae_score"] < 0.7 and everything["mig"] < 0.5
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_codes_that_are_constant(monkeypatch, sprites):
     model = scores_of(monkeypatch, Oracle(sprites, constant=True), protocol="paper")
     scores = model.scores
@@ -266,6 +277,7 @@ def test_repeats_give_standard_errors_and_the_seed_all_points(tmp_path):
     assert repeated["mig"]["standard_error"] > 0
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_four_points_are_enough(tmp_path):
     path = write_checkpoint(tmp_path / "model")
     flags = ("--num_batches", 1, "--batch_size", 4, "--protocol", "paper")
@@ -288,7 +300,7 @@ def sweep(tmp_path):
 
 def test_many_checkpoints(sweep, capsys):
     argv = ("--model_path", sweep, "--csv", "all.csv", "--metrics", "losses", "mig", "udr")
-    assert run(*argv) == 0
+    assert run(*argv, "--num_batches", 2) == 0
     out, _ = capsys.readouterr()
     with open("all.csv") as file:
         rows = list(csv.DictReader(file))
@@ -324,6 +336,7 @@ def test_equal_models_agree(sweep):
     assert one["value"] == pytest.approx(two["value"]) and 0.3 < one["value"] <= 0.9
 
 
+@pytest.mark.usefixtures("few_pairs")
 def test_markdown(sweep, capsys):
     flags = ("--dci_estimator", "lasso", "--protocol", "paper", "--num_batches", 1)
     models = (sweep / "a0", sweep / "a1", sweep / "b")
@@ -345,7 +358,7 @@ def test_markdown(sweep, capsys):
 
 def test_markdown_tells_rendered_from_official(sweep, capsys):
     write_checkpoint(sweep / "c", dataset="official")
-    argv = ("--model_path", sweep / "a0", sweep / "c", "--markdown", "--metrics", "mig")
+    argv = ("--model_path", sweep / "a0", sweep / "c", "--markdown", *MIG)
     assert run(*argv) == 0
     out = capsys.readouterr().out
     assert "| dsprites, rendered |" in out and "| dsprites, official |" in out
@@ -375,14 +388,14 @@ def test_the_newest_is_meant_by_default(sweep):
 def test_files_beside_each_other_have_results_of_their_own(tmp_path):
     for name in ("one.pt", "two.pt"):
         write_checkpoint(tmp_path / "flat", name=name)
-    assert run("--model_path", "flat/*.pt", "--metrics", "mig") == 0
+    assert run("--model_path", "flat/*.pt", *MIG) == 0
     written = {path.name for path in (tmp_path / "flat").glob("*.json")}
     assert written == {"one_metrics.json", "two_metrics.json"}
 
 
 def test_output_is_where_it_is_asked_for(tmp_path):
     path = write_checkpoint(tmp_path / "model")
-    assert run("--model_path", path, "--metrics", "mig", "--output", "here.json") == 0
+    assert run("--model_path", path, *MIG, "--output", "here.json") == 0
     assert "mig" in read_json(tmp_path / "here.json")["scores"]
     assert not path.with_name("metrics.json").exists()
 
@@ -399,7 +412,7 @@ def test_settings_and_seeds_are_in_the_order_of_their_numbers(tmp_path, capsys):
         write_checkpoint(tmp_path / "runs" / f"gamma{gamma:g}", gamma=gamma)
     write_checkpoint(tmp_path / "runs" / "seed10", gamma=2.0, seed=10)
     write_checkpoint(tmp_path / "runs" / "seed9", gamma=2.0, seed=9)
-    assert run("--model_path", "runs", "--metrics", "mig", "--csv", "all.csv") == 0
+    assert run("--model_path", "runs", *MIG, "--csv", "all.csv") == 0
     with open("all.csv") as file:
         rows = [(float(row["gamma"]), int(row["seed"])) for row in csv.DictReader(file)]
     assert rows == [(2, 0), (2, 9), (2, 10), (10, 0), (35, 0)]
@@ -416,7 +429,7 @@ def test_a_link_stays_a_link(tmp_path):
     Path("link.json").symlink_to("there.json")
     Path("dangling.csv").symlink_to("there.csv")
     argv = ("--output", "link.json", "--csv", "dangling.csv")
-    assert run("--model_path", path, "--metrics", "mig", *argv) == 0
+    assert run("--model_path", path, *MIG, *argv) == 0
     assert Path("link.json").is_symlink() and Path("dangling.csv").is_symlink()
     assert "mig" in read_json(tmp_path / "there.json")["scores"]
     assert "mig" in (tmp_path / "there.csv").read_text()
@@ -426,7 +439,7 @@ def test_a_pipe_is_written_through(tmp_path):
     path = write_checkpoint(tmp_path / "model")
     os.mkfifo("pipe")
     reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
-    assert run("--model_path", path, "--metrics", "mig", "--output", "pipe") == 0
+    assert run("--model_path", path, *MIG, "--output", "pipe") == 0
     assert "mig" in json.loads(os.read(reader, 1 << 16))["scores"]
     os.close(reader)
     assert stat.S_ISFIFO(os.lstat("pipe").st_mode)
@@ -448,7 +461,7 @@ def test_a_full_disk_loses_no_table(tmp_path, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(report, "write_text", full)
-    assert run("--model_path", path, "--metrics", "mig") == 2
+    assert run("--model_path", path, *MIG) == 2
     out, err = capsys.readouterr()
     assert re.search(r"^MIG  ", out, re.M)
     assert err.splitlines()[-1] == (
@@ -461,7 +474,7 @@ def test_a_full_disk_loses_no_table(tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_device_is_told_after_the_table(tmp_path, capsys):
     path = write_checkpoint(tmp_path / "model")
-    assert run("--model_path", path, "--metrics", "mig", "--output", "/dev/full") == 2
+    assert run("--model_path", path, *MIG, "--output", "/dev/full") == 2
     out, err = capsys.readouterr()
     assert re.search(r"^MIG  ", out, re.M)
     assert err.splitlines()[-1].endswith("/dev/full: No space left on device")
@@ -476,10 +489,10 @@ def test_no_folder_is_made_where_a_checkpoint_says(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "dsprites", lambda data_dir: asked.append(data_dir) or load(""))
     elsewhere = tmp_path / "elsewhere"
     path = write_checkpoint(tmp_path / "model", data_dir=str(elsewhere))
-    assert run("--model_path", path, "--metrics", "mig") == 0
+    assert run("--model_path", path, *MIG) == 0
     elsewhere.mkdir()
-    assert run("--model_path", path, "--metrics", "mig") == 0
-    assert run("--model_path", path, "--metrics", "mig", "--data_dir", "given") == 0
+    assert run("--model_path", path, *MIG) == 0
+    assert run("--model_path", path, *MIG, "--data_dir", "given") == 0
     assert asked == ["data", str(elsewhere), "given"]
 
 
@@ -496,7 +509,7 @@ def test_the_trained_dataset_by_its_name_keeps_its_options(tmp_path, monkeypatch
     checkpoint["dataset"]["options"] = {"split": "test"}
     save_checkpoint(path, checkpoint)
     for flags in ((), ("--dataset", "parted"), ("--dataset", "dsprites")):
-        assert run("--model_path", path, "--metrics", "mig", *flags) == 0
+        assert run("--model_path", path, *MIG, *flags) == 0
     assert asked == ["test", "test"]
 
 
@@ -530,7 +543,7 @@ def test_a_table_of_labels(tmp_path, capsys):
 
 def test_other_images_than_in_training_are_told(tmp_path, capsys):
     path = write_checkpoint(tmp_path / "model")
-    assert run("--model_path", path, "--dataset", "official", "--metrics", "mig") == 0
+    assert run("--model_path", path, "--dataset", "official", *MIG) == 0
     out = capsys.readouterr().out
     assert "dsprites, official: 432 images" in out
     assert "trained on other images: dsprites, rendered" in out

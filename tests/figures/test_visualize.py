@@ -143,7 +143,11 @@ def shown_on(page):
 
 @pytest.mark.parametrize(
     ("dataset", "latent_dim"),
-    [("squares", 10), ("rgb", 1), pytest.param("squares", 64, marks=pytest.mark.slow)],
+    [
+        ("squares", 4),
+        ("rgb", 1),
+        *(pytest.param("squares", latents, marks=pytest.mark.slow) for latents in (10, 64)),
+    ],
 )
 def test_every_picture_is_written_and_is_on_the_page(capsys, dataset, latent_dim):
     write_run("runs/a", dataset, latent_dim)
@@ -223,6 +227,7 @@ def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
     assert shown == ["gamma6.4", "gamma35", "gamma100", "gamma0"]  # the last is another method
 
 
+@pytest.mark.usefixtures("hung")
 def test_the_newest_checkpoint_is_taken_and_named(capsys):
     for age, (name, finished) in enumerate((("new", False), ("old", True))):
         folder = write_run(f"runs/{name}", step=70 + age, finished=finished)
@@ -273,7 +278,7 @@ def hung(monkeypatch):
 def test_the_same_seed_gives_the_same_pictures_and_another_other_ones(hung):
     write_run("runs/a")
     for seed in ("3", "3", "4"):
-        assert run("--seed", seed) == 0
+        assert run("--seed", seed, "--num_images", "2") == 0
     for draw in (Gallery.traversals, Gallery.reconstructions, Gallery.samples):
         first, again, other = (png_bytes(draw(gallery)) for gallery, *_ in hung)
         assert first == again and first != other

@@ -158,10 +158,10 @@ def test_boosted_trees_are_scikit_learns(decimals):
     codes = np.round(np.hstack([factors + 0.5 * noise[0], noise[1]]), decimals)
     train, test = slice(0, 800), slice(800, None)
     ours = boost(
-        codes[train], factors[train], codes[test], num_stages=30, generator=np.random.default_rng(0)
+        codes[train], factors[train], codes[test], num_stages=15, generator=np.random.default_rng(0)
     )
     for k in range(3):
-        model = GradientBoostingClassifier(n_estimators=30, random_state=0)
+        model = GradientBoostingClassifier(n_estimators=15, random_state=0)
         model.fit(codes[train], factors[train, k])
         np.testing.assert_allclose(ours.importance[:, k], model.feature_importances_, atol=5e-3)
         assert np.mean(ours.predicted[:, k] == model.predict(codes[train])) > 0.98
