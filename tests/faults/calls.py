@@ -8,6 +8,7 @@ files; what C code writes to a file's descriptor is not seen (a limit of the fil
 import builtins
 import io
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ class Watch:
     def __init__(self, folder: Path, act: Act) -> None:
         self.folder, self.act = f"{folder}{os.sep}", act
         self.paths: dict[int, str] = {}  # of descriptors
-        builtins.open = io.open = self._opening(io.open)
+        # tarfile has kept the real one for itself
+        builtins.open = io.open = tarfile.bltn_open = self._opening(io.open)
         os.fsync = self._fsync(os.fsync)
         os.replace = self._on_last("replace", os.replace)
         os.rename = self._on_last("replace", os.rename)

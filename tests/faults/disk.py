@@ -17,6 +17,7 @@ the right bits.
 """
 
 import codecs
+import dataclasses
 import errno
 import functools
 import os
@@ -28,6 +29,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
 import evaluate
 import train
@@ -38,7 +41,9 @@ from factorvae.figures import gallery
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
 from tests.faults.calls import Watch, recorded
 from tests.faults.child import Ended, Found, in_child
-from tests.faults.tiny import data_dir, fresh, run_of, same_run, train_flags
+from tests.faults.kill import ONE_CAR
+from tests.faults.tiny import data_dir, fresh, once, run_of, same_run, train_flags
+from tests.helpers import write_cars3d
 
 STEPS = 8
 QUOTAS = (0, 1, 100, 1000, 5000, 20_000, 100_000, 400_000)
@@ -163,29 +168,42 @@ def of_train(fault: str, number: int) -> str | None:
     return again.fault(codes=(0,)) or same_run(run_dir, run_of(STEPS))
 
 
-def _prepare_evaluate(folder: Path) -> Callable[[], int | None]:
+def _prepare_evaluate(folder: Path, *more: str) -> Callable[[], int | None]:
     (folder / "out").mkdir(exist_ok=True)
     shutil.copytree(run_of(4), folder / "out" / "run", dirs_exist_ok=True)
     flags = f"--model_path {folder}/out/run --csv {folder}/out/table.csv --metrics mig losses"
-    return lambda: evaluate.main(f"{flags} --threads 1 --device cpu".split())
+    return lambda: evaluate.main([*f"{flags} --threads 1 --device cpu".split(), *more])
+
+
+def _prepare_output(folder: Path) -> Callable[[], int | None]:
+    return _prepare_evaluate(folder, "--output", str(folder / "out" / "own.json"))
 
 
 def of_evaluate(fault: str, number: int) -> str | None:
-    folder = fresh("disk-evaluate")
-    ended = disturbed("evaluate", fault, number, folder)
+    return _evaluated("evaluate", f"run/{METRICS_NAME}", fault, number)
+
+
+def of_output(fault: str, number: int) -> str | None:
+    return _evaluated("output", "own.json", fault, number)
+
+
+def _evaluated(script: str, scores: str, fault: str, number: int) -> str | None:
+    folder = fresh(f"disk-{script}")
+    ended = disturbed(script, fault, number, folder)
     if wrong := ended.fault():
         return wrong
     measured = "measuring" in ended.err
     if measured and "MIG" not in ended.out:
         return "what was measured was not printed"
-    if fault != "vanished" and ended.code == 0 and not (folder / "out" / "table.csv").exists():
-        return "exit code 0, and no table.csv"
+    written = (folder / "out" / "table.csv", folder / "out" / scores)
+    for path in written:
+        if fault != "vanished" and ended.code == 0 and not path.exists():
+            return f"exit code 0, and no {path.name}"
     left = [path.name for path in folder.rglob(".*")]
     if left and fault not in ("readonly", "broken", "vanished"):
         return f"{left[0]} is left"
-    metrics = folder / "out" / "run" / METRICS_NAME
-    if metrics.exists() and not metrics.read_text().endswith("}\n"):
-        return f"half of {METRICS_NAME}"
+    if written[1].exists() and not written[1].read_text().endswith("}\n"):
+        return f"half of {written[1].name}"
     return None
 
 
@@ -195,19 +213,33 @@ def _prepare_visualize(folder: Path) -> Callable[[], int | None]:
     flags = f"--model_path {model} --output_dir {folder}/out/results --format pdf --num_images 1"
 
     def draw() -> None:
-        gallery.EXHIBITS = gallery.EXHIBITS[2:4]  # in a child; one loop writes all of them
+        gallery.EXHIBITS = tuple(map(_blank, gallery.EXHIBITS))  # in a child
         visualize.main(f"{flags} --threads 1 --device cpu".split())
 
     return draw
 
 
+def _blank(exhibit: gallery.Exhibit) -> gallery.Exhibit:
+    """The same file with nothing on it: it is about what writes it."""
+    needs = {"needs_factors": False, "needs_grid": False, "needs_log": False, "needs_metric": None}
+    if exhibit.make is gallery.Gallery.animation:
+        frames = [Image.new("RGB", (80, 80), color) for color in ("white", "black")]
+        return dataclasses.replace(exhibit, make=lambda _: frames, caption="", **needs)
+    return dataclasses.replace(exhibit, make=lambda _: Figure(figsize=(1, 1)), caption="", **needs)
+
+
 def of_visualize(fault: str, number: int) -> str | None:
     folder = fresh("disk-visualize")
     ended = disturbed("visualize", fault, number, folder)
+    if wrong := ended.fault():
+        return wrong
     told = ended.err.strip().splitlines()[-1:]
     if ended.code == 2 and str(folder) not in told[0]:
         return f"no file is named: {told[0]}"
-    return ended.fault()
+    left = [path.name for path in folder.rglob(".*")]
+    if left and fault not in ("readonly", "broken", "vanished"):
+        return f"{left[0]} is left"
+    return None
 
 
 def _prepare_data(folder: Path) -> Callable[[], int | None]:
@@ -215,26 +247,42 @@ def _prepare_data(folder: Path) -> Callable[[], int | None]:
     return lambda: print(len(load_dataset(f"folder:{images}", folder / "out", image_size=32)))
 
 
-def of_data(fault: str, number: int) -> str | None:
-    folder = fresh("disk-data")
-    if wrong := disturbed("data", fault, number, folder).fault():
+def _prepare_archive(folder: Path) -> Callable[[], int | None]:
+    """One that is unpacked first."""
+    sound = once("one-car", lambda made: write_cars3d(made, cars=1))
+    shutil.copytree(sound, folder / "out", dirs_exist_ok=True)
+    return lambda: print(len(load_dataset("cars3d", folder / "out", image_size=32, space=ONE_CAR)))
+
+
+def of_data(fault: str, number: int, script: str = "data") -> str | None:
+    folder = fresh(f"disk-{script}")
+    if wrong := disturbed(script, fault, number, folder).fault():
         return wrong
     left = [path.name for path in folder.rglob("*.partial")]
     if left and fault not in ("readonly", "broken"):
         return f"{left[0]} is left"
-    shutil.rmtree(folder)
-    return in_child(PREPARED["data"](folder)).fault(codes=(0,))
+    for path in folder.rglob("*"):
+        os.chmod(path, 0o755 if path.is_dir() else 0o644)
+    return in_child(PREPARED[script](folder)).fault(codes=(0,))
+
+
+def of_archive(fault: str, number: int) -> str | None:
+    return of_data(fault, number, "archive")
 
 
 PREPARED = {
     "train": _prepare_train,
     "evaluate": _prepare_evaluate,
+    "output": _prepare_output,
     "visualize": _prepare_visualize,
     "data": _prepare_data,
+    "archive": _prepare_archive,
 }
 SCRIPTS = {
     "train": of_train,
     "evaluate": of_evaluate,
+    "output": of_output,
     "visualize": of_visualize,
     "data": of_data,
+    "archive": of_archive,
 }

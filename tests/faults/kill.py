@@ -20,7 +20,7 @@ from factorvae.checkpoint import load_checkpoint
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.files import CHECKPOINT_NAME, LOG_NAME, SWEEP_NAME
 from factorvae.training.sweep_folder import read_sweep
-from tests.faults.calls import at_call, recorded
+from tests.faults.calls import Watch, at_call
 from tests.faults.child import Child, Found, in_child, wait_until
 from tests.faults.tiny import fresh, once, run_of, same_run, train_flags
 from tests.helpers import SMALL_CARS3D, encoded, pictures, write_cars3d, write_tree
@@ -82,16 +82,17 @@ def of_train(how: str, number: int) -> str | None:
 def _killed(work: Callable[[Path], int | None], folder: Path, how: str, number: int) -> str | None:
     """Begin the work, and kill it within a call below the folder, or at a moment.
 
-    number: counts the calls, or draws the moment; it is taken modulo the calls that there are.
+    number: counts the places before, in and after calls, or draws the moment; it is taken modulo
+    the places that there are.
     """
-    calls, seconds = _undisturbed(work)
+    places, seconds = _undisturbed(work)
     if how == "moment":
         child = Child(lambda: work(folder))
         time.sleep(float(np.random.default_rng([number, 1]).uniform(0, seconds)))
         child.kill()
         ended = child.end()
     else:
-        place = number % (2 * calls.count(how))
+        place = number % places.count(how)
 
         def doomed() -> int | None:
             at_call(folder, how, place, kill_here)
@@ -107,15 +108,18 @@ def _killed(work: Callable[[Path], int | None], folder: Path, how: str, number: 
 
 @functools.cache
 def _undisturbed(work: Callable[[Path], int | None]) -> tuple[list[str], float]:
-    """The calls that the work makes below its folder, and how many seconds it takes."""
+    """The calls that the work comes to below its folder, and how many seconds it takes.
+
+    A call is there before it is made and again afterwards, if it does not fail.
+    """
     folder, noted = fresh("undisturbed"), fresh("noted") / "calls"
     _sound_data(folder)
 
     def note() -> None:
-        calls: list[tuple[str, str]] = []
-        recorded(folder, calls)
+        places: list[str] = []
+        Watch(folder, lambda name, path, made: places.append(name))
         work(folder)
-        noted.write_text(" ".join(name for name, _ in calls))
+        noted.write_text(" ".join(places))
 
     start = time.monotonic()
     ended = in_child(note)
