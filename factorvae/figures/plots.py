@@ -156,11 +156,8 @@ def traversals(
             start = MARGIN if labelled else left - column_width
             name = base_names[base] if base < len(base_names) else f"base image {base + 1}"
             layout.text(start, top + 10, name)
-            for index, (word, shown) in enumerate(column.items()):
-                y = top + name_height + values_height + index * (cell + 18)
-                layout.text(start + cell / 2, y - 5, word, ha="center", size=7.5, color=FAINT)
-                pixels = _grid(shown[base : base + 1], 1, gap=0)
-                layout.image(start, y + GAP, pixels, label=f"base {base}: {word}")
+            shown = {word: pixels[base : base + 1] for word, pixels in column.items()}
+            _draw_base(layout, start, top + name_height + values_height, shown, f"base {base}")
         top += name_height
         for index, value in enumerate(values):
             x = left + GAP + index * pitch + cell / 2
@@ -186,6 +183,17 @@ def traversals(
             y = top + num_live * row_pitch + dead_gap / 2 - GAP / 2
             layout.rule(start, left + panel_width, y)
     return layout.figure
+
+
+def _draw_base(
+    layout: FigureLayout, left: int, top: int, shown: Mapping[str, Tensor], label: str
+) -> None:
+    """The image that was encoded and its reconstruction, [1, C, H, W] each, below each other."""
+    for index, (word, image) in enumerate(shown.items()):
+        cell = image.shape[-1]
+        y = top + index * (cell + 18)
+        layout.text(left + cell / 2, y - 5, word, ha="center", size=7.5, color=FAINT)
+        layout.image(left, y + GAP, _grid(image, 1, gap=0), label=f"{label}: {word}")
 
 
 def _code_mark(code: float, values: np.ndarray, pitch: int) -> tuple[float, str]:
@@ -259,12 +267,8 @@ def traversal_frames(
                 x = MARGIN + names_width - 10
                 layout.text(x, y + 12 * index, part, ha="right", va="center_baseline", size=7.5)
 
-    # A slider shows what the moved latents are at the moment.
-    limit = max(np.abs(values).max(), 1e-9)
-    low, high, y = start + 30, start + 230, layout.height - slider_height // 2
-    layout.rule(low, high, y, linestyle="-")
-    layout.text(low - 10, y, signed(-limit), ha="right", va="center_baseline", size=7.5)
-    layout.text(high + 10, y, signed(limit), ha="left", va="center_baseline", size=7.5)
+    slider = _Slider(start + 30, start + 230, layout.height - slider_height // 2, values)
+    slider.draw(layout)
     canvas = FigureCanvasAgg(layout.figure)
     canvas.draw()
     paper = np.asarray(canvas.buffer_rgba())[..., :3]
@@ -277,10 +281,34 @@ def traversal_frames(
             top = HEADER + line * line_height + label_height
             picture[top : top + pixels.shape[0], start : start + pixels.shape[1]] = pixels
         frame = Image.fromarray(picture)
-        x = round(low + (value + limit) / (2 * limit) * (high - low))
-        ImageDraw.Draw(frame).ellipse((x - 4, y - 4, x + 4, y + 4), fill=(26, 26, 26))
+        slider.set_to(value, frame)
         frames.append(frame)
     return frames
+
+
+class _Slider:
+    """Shows what the moved latents are at the moment: a rule, and a knob in each frame.
+
+    Args:
+        left, right, y: the rule's place in pixels.
+        values: all that it will show; it goes as far as the largest to either side.
+    """
+
+    def __init__(self, left: int, right: int, y: int, values: np.ndarray) -> None:
+        self.left, self.right, self.y = left, right, y
+        self.limit = max(np.abs(values).max(), 1e-9)
+
+    def draw(self, layout: FigureLayout) -> None:
+        ends = {"va": "center_baseline", "size": 7.5}
+        layout.rule(self.left, self.right, self.y, linestyle="-")
+        layout.text(self.left - 10, self.y, signed(-self.limit), ha="right", **ends)
+        layout.text(self.right + 10, self.y, signed(self.limit), ha="left", **ends)
+
+    def set_to(self, value: float, frame: Image.Image) -> None:
+        """Draw the knob into a frame."""
+        share = (value + self.limit) / (2 * self.limit)
+        x, y = round(self.left + share * (self.right - self.left)), self.y
+        ImageDraw.Draw(frame).ellipse((x - 4, y - 4, x + 4, y + 4), fill=(26, 26, 26))
 
 
 @styled
@@ -402,10 +430,7 @@ def latent_response(
             for pair, mean in maps.items():
                 x += ticks_width
                 axes = layout.axes(x, y, size, size, label=f"z{latent}: {pair[0]}, {pair[1]}")
-                axes.imshow(mean[:, :, latent].T, vmin=-limit, vmax=limit, aspect="auto")
-                axes.spines[:].set_visible(True)
-                _end_ticks(axes.xaxis, np.arange(len(mean)), values.get(pair[0]))
-                _end_ticks(axes.yaxis, np.arange(mean.shape[1]), values.get(pair[1]))
+                _draw_map(axes, mean[:, :, latent], *map(values.get, pair), limit)
                 axes.tick_params(labelbottom=is_last)
                 middle = {"rotation": 90, "ha": "center", "va": "center"}
                 layout.text(x - 26, y + size / 2, pair[1], **middle)
@@ -428,11 +453,7 @@ def latent_response(
 
     y = height - keys_height + ticks_height
     if dead.any():
-        those = [f"z{latent}" for latent in order if dead[latent]]
-        more = f" and {len(those) - NAMED_DEAD} more" if len(those) > NAMED_DEAD else ""
-        names = ", ".join(those[:NAMED_DEAD]) + more
-        words = f"dead (KL of {DEAD_KL} or less): {names}"
-        layout.text(MARGIN, y, words, color=FAINT)
+        layout.text(MARGIN, y, _those_dead(order[dead[order]]), color=FAINT)
         y += 20
     if maps:
         _color_scale(layout, left, y, limit)
@@ -441,6 +462,27 @@ def latent_response(
     if len(line_names) > 1:
         _legend(layout, left, y + 9 * (legend_lines - 1), line_names, legend_columns)
     return layout.figure
+
+
+def _those_dead(latents: Sequence[int]) -> str:
+    """'dead (KL of 0.01 or less): z3, z1', of which a line has not all where there are many."""
+    more = f" and {len(latents) - NAMED_DEAD} more" if len(latents) > NAMED_DEAD else ""
+    names = ", ".join(f"z{latent}" for latent in latents[:NAMED_DEAD])
+    return f"dead (KL of {DEAD_KL} or less): {names}{more}"
+
+
+def _draw_map(
+    axes: Axes,
+    mean: np.ndarray,
+    along_x: Sequence[float] | None,
+    along_y: Sequence[float] | None,
+    limit: float,
+) -> None:
+    """A heat map of `mean` [X, Y], with the ends of its two factors' values."""
+    axes.imshow(mean.T, vmin=-limit, vmax=limit, aspect="auto")
+    axes.spines[:].set_visible(True)
+    _end_ticks(axes.xaxis, np.arange(len(mean)), along_x)
+    _end_ticks(axes.yaxis, np.arange(mean.shape[1]), along_y)
 
 
 def _short(word: str) -> str:
@@ -588,6 +630,29 @@ def latent_matrix(
             layout.text(x, top - 7, note, ha="center", size=7, color=FAINT)
     if not is_wide:
         layout.text(left - 4, top - 7, "KL", ha="right", size=7, color=FAINT)
+    _write_scores(axes, scores, largest, is_wide)
+
+    x = left + width + 24
+    beside = layout.axes(x, top, bars_width, height, label="bars")
+    _draw_bars(beside, bars)
+    layout.text(x, top - 20, bars_told)
+    if mean is not None:
+        beside.axvline(mean[1], color=INK, linestyle=(0, (4, 2)), linewidth=1)
+        note = f"dashed: their mean ({mean[0]}) {mean[1]:.3f}"
+        layout.text(x, top - 7, note, size=7, color=FAINT)
+    y = top + height + 22
+    _color_scale(layout, left, y, largest, low=0)
+    layout.text(left + 150, y + 20, "the best latent framed, the second dashed", size=7.5)
+    key = f"{told}; colours to the largest, {largest:.2f};"
+    layout.text(left + 150, y + 8, key, size=7.5)
+    return layout.figure
+
+
+def _write_scores(axes: Axes, scores: np.ndarray, largest: float, is_wide: bool) -> None:
+    """The numbers in the cells of `scores` [F, latent_dim], and frames around each row's best two.
+
+    is_wide: there is room for the best two's only.
+    """
     best_two = np.argsort(-scores, axis=1, kind="stable")[:, :2]
     for (row, column), score in np.ndenumerate(scores):
         color = "white" if score < largest / 2 else "black"
@@ -600,24 +665,14 @@ def latent_matrix(
             corner, options = (column - 0.44, row - 0.44), {"linewidth": 1.4, "linestyle": dashes}
             axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=color, **options))
 
-    x = left + width + 24
-    beside = layout.axes(x, top, bars_width, height, label="bars")
-    beside.barh(range(num_factors), bars, height=0.55, color="0.55")
+
+def _draw_bars(axes: Axes, bars: np.ndarray) -> None:
+    """A bar from 0 to 1 for each row, with its number."""
+    axes.barh(range(len(bars)), bars, height=0.55, color="0.55")
     for row, bar in enumerate(bars):
-        beside.text(1.06, row, f"{bar:.2f}", va="center", size=7.5)
-    beside.set(xlim=(0, 1), ylim=(num_factors - 0.5, -0.5), yticks=[])
-    beside.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    layout.text(x, top - 20, bars_told)
-    if mean is not None:
-        beside.axvline(mean[1], color=INK, linestyle=(0, (4, 2)), linewidth=1)
-        note = f"dashed: their mean ({mean[0]}) {mean[1]:.3f}"
-        layout.text(x, top - 7, note, size=7, color=FAINT)
-    y = top + height + 22
-    _color_scale(layout, left, y, largest, low=0)
-    layout.text(left + 150, y + 20, "the best latent framed, the second dashed", size=7.5)
-    key = f"{told}; colours to the largest, {largest:.2f};"
-    layout.text(left + 150, y + 8, key, size=7.5)
-    return layout.figure
+        axes.text(1.06, row, f"{bar:.2f}", va="center", size=7.5)
+    axes.set(xlim=(0, 1), ylim=(len(bars) - 0.5, -0.5), yticks=[])
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
 
 
 @styled
@@ -655,24 +710,9 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
         axes.set_title(heading)
         _draw_history(axes, log["step"], log.get(column, np.full(len(log["step"]), np.nan)))
         if column == "recon":
-            axes.set_yscale("log")
-            axes.autoscale(axis="y")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
+            _scale_by_log(axes)
         if column == "disc_accuracy" and axes.lines:
-            axes.set_ylim(0.4, 1)
-            axes.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
-            axes.text(
-                1,
-                0.5,
-                "chance",
-                ha="right",
-                va="top",
-                size=7.5,
-                color=FAINT,
-                transform=axes.get_yaxis_transform(),
-            )
+            _mark_chance(axes)
         if line == 1:
             axes.set_xlabel("step")
     latent_dim = sum(name.startswith("kl_") for name in log)
@@ -682,6 +722,22 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     axes.set_xlabel("step")
     _draw_latent_histories(axes, log["step"], by_latent)
     return layout.figure
+
+
+def _scale_by_log(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.autoscale(axis="y")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _mark_chance(axes: Axes) -> None:
+    """A dashed line where a discriminator that knows nothing is."""
+    axes.set_ylim(0.4, 1)
+    axes.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
+    aligned = {"ha": "right", "va": "top", "transform": axes.get_yaxis_transform()}
+    axes.text(1, 0.5, "chance", size=7.5, color=FAINT, **aligned)
 
 
 def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:

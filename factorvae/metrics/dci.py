@@ -1,7 +1,7 @@
 """Disentanglement, completeness and informativeness (Eastwood & Williams 2018)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -99,19 +99,10 @@ def dci(
         `disentanglement_per_latent` [D], `completeness_per_factor` [F],
         `informativeness_per_factor` [F]; `active` [D]; `num_train`, `num_test`.
     """
-    if estimator not in VARIANTS:
-        raise UserError(f"estimator must be one of {', '.join(VARIANTS)}, not {estimator}")
-    if dead_latents not in ("keep", "drop"):
-        raise UserError(f"dead_latents must be keep or drop, not {dead_latents}")
     classifies = estimator in ("gbt", "gbt_sklearn")
     completeness_weights = completeness_weights or ("importance" if classifies else "uniform")
-    if completeness_weights not in ("importance", "uniform"):
-        raise UserError(
-            f"completeness_weights must be importance or uniform, not {completeness_weights}"
-        )
-    for base in (disentanglement_base, completeness_base):
-        if base is not None and base < 2:
-            raise UserError(f"the base of an entropy must be 2 or more, not {base}")
+    bases = disentanglement_base, completeness_base
+    _check_choices(estimator, dead_latents, completeness_weights, bases)
     num_stages = whole_number("num_stages", num_stages, 1)
     num_trees = whole_number("num_trees", num_trees, 1)
     if max_depth is not None:
@@ -140,29 +131,20 @@ def dci(
 
     per_latent = concentration(importance, disentanglement_base)  # [D]
     per_factor = concentration(importance[counted].T, completeness_base)  # [varying]
-    total = importance.sum()
-    latent_weights = importance.sum(axis=1) / total if total > 0 else np.zeros(len(importance))
     if completeness_weights == "uniform":
         factor_weights = np.full(len(per_factor), 1 / len(per_factor))
     else:
-        factor_weights = importance.sum(axis=0) / total if total > 0 else np.zeros(len(per_factor))
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        """Values of the varying factors [..., varying] among all factors [..., F]."""
-        everywhere = np.zeros((*values.shape[:-1], len(varying)))
-        everywhere[..., varying] = values
-        return everywhere
-
+        factor_weights = _parts_of_all(importance, axis=1)
     result = {
-        "disentanglement": float(latent_weights @ per_latent),
+        "disentanglement": float(_parts_of_all(importance, axis=0) @ per_latent),
         "completeness": float(factor_weights @ per_factor),
         "informativeness": float(test.mean()),
         "informativeness_train": float(train.mean()),
         "variant": f"{VARIANTS[estimator]}; {len(points.codes)} / {len(points.codes_test)} points",
-        "importance": spread(importance),
+        "importance": _among_all(importance, varying),
         "disentanglement_per_latent": per_latent,
-        "completeness_per_factor": spread(per_factor),
-        "informativeness_per_factor": spread(test.mean(axis=0)),
+        "completeness_per_factor": _among_all(per_factor, varying),
+        "informativeness_per_factor": _among_all(test.mean(axis=0), varying),
         "active": active,
         "num_train": len(points.codes),
         "num_test": len(points.codes_test),
@@ -170,6 +152,36 @@ def dci(
     if classifies:  # test is right or wrong [n, varying]; its factors share their points
         result["informativeness_se"] = float(test.mean(axis=1).std() / np.sqrt(len(test)))
     return result
+
+
+def _check_choices(
+    estimator: str, dead_latents: str, completeness_weights: str, bases: Sequence[int | None]
+) -> None:
+    """UserError for a keyword of another value."""
+    if estimator not in VARIANTS:
+        raise UserError(f"estimator must be one of {', '.join(VARIANTS)}, not {estimator}")
+    if dead_latents not in ("keep", "drop"):
+        raise UserError(f"dead_latents must be keep or drop, not {dead_latents}")
+    if completeness_weights not in ("importance", "uniform"):
+        raise UserError(
+            f"completeness_weights must be importance or uniform, not {completeness_weights}"
+        )
+    for base in bases:
+        if base is not None and base < 2:
+            raise UserError(f"the base of an entropy must be 2 or more, not {base}")
+
+
+def _parts_of_all(importance: np.ndarray, axis: int) -> np.ndarray:
+    """Of all importance, the part of each latent (axis 0) or factor (1); zeros where it is none."""
+    total, each = importance.sum(), importance.sum(axis=1 - axis)
+    return each / total if total > 0 else np.zeros_like(each)
+
+
+def _among_all(values: np.ndarray, varying: np.ndarray) -> np.ndarray:
+    """Values of the varying factors [..., varying] among all factors, bool [F]: [..., F]."""
+    everywhere = np.zeros((*values.shape[:-1], len(varying)))
+    everywhere[..., varying] = values
+    return everywhere
 
 
 def concentration(importance: np.ndarray, base: int | None = None) -> np.ndarray:

@@ -50,6 +50,28 @@ def udr(
     if method not in ("lasso", "spearman"):
         raise UserError(f"method must be lasso or spearman, not {method}")
     number("alpha", alpha)
+    live = _live_codes(codes, kl, min_kl)
+    if method == "spearman":
+        live = [standardize(rankdata(standard, axis=0))[0] for standard in live]
+    pairwise = np.zeros((len(live), len(live)))
+    for i, j in np.ndindex(pairwise.shape):
+        if i != j and live[i].shape[1] and live[j].shape[1]:
+            relation = _relation(live[i], live[j], method, alpha)
+            pairwise[i, j] = (_relative_strength(relation) + _relative_strength(relation.T)) / 2
+    others = ~np.eye(len(live), dtype=bool)
+    scores = np.array([np.median(pairwise[others[:, i], i]) for i in range(len(live))])
+    return {
+        "udr": scores,
+        "pairwise": pairwise,
+        "best": int(scores.argmax()),
+        "num_active": np.array([model.shape[1] for model in live]),
+    }
+
+
+def _live_codes(
+    codes: Sequence[np.ndarray], kl: Sequence[np.ndarray] | None, min_kl: float
+) -> list[np.ndarray]:
+    """Of each model, the standardised codes of its live latents [N, live]."""
     live = []
     for i, model_codes in enumerate(codes):
         array = as_codes(model_codes, f"codes[{i}]")
@@ -63,25 +85,16 @@ def udr(
                     f"kl[{i}] is of {len(alive)} latents, but codes[{i}] of {len(active)}"
                 )
             active = active & alive
-        (standard,) = standardize(array[:, active])
-        live.append(standard if method == "lasso" else standardize(rankdata(standard, axis=0))[0])
-    pairwise = np.zeros((len(live), len(live)))
-    for i, j in np.ndindex(pairwise.shape):
-        if i != j and live[i].shape[1] and live[j].shape[1]:
-            if method == "lasso":
-                weights = Lasso(alpha=alpha).fit(live[i], live[j]).coef_
-                relation = np.abs(weights.reshape(live[j].shape[1], -1).T)
-            else:
-                relation = np.abs(live[i].T @ live[j]) / len(live[i])
-            pairwise[i, j] = (_relative_strength(relation) + _relative_strength(relation.T)) / 2
-    others = ~np.eye(len(live), dtype=bool)
-    scores = np.array([np.median(pairwise[others[:, i], i]) for i in range(len(live))])
-    return {
-        "udr": scores,
-        "pairwise": pairwise,
-        "best": int(scores.argmax()),
-        "num_active": np.array([model.shape[1] for model in live]),
-    }
+        live.append(standardize(array[:, active])[0])
+    return live
+
+
+def _relation(one: np.ndarray, other: np.ndarray, method: str, alpha: float) -> np.ndarray:
+    """How much each latent of `one` [N, D_i] says of each of `other` [N, D_j]: [D_i, D_j]."""
+    if method == "lasso":
+        weights = Lasso(alpha=alpha).fit(one, other).coef_
+        return np.abs(weights.reshape(other.shape[1], -1).T)
+    return np.abs(one.T @ other) / len(one)
 
 
 def _relative_strength(relation: np.ndarray) -> float:
