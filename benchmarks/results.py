@@ -123,7 +123,7 @@ PROFILES: dict[str, list[Sweep]] = {
         Sweep(
             "rooms",
             "FactorVAE, fast",
-            f"--dataset rooms {FAST} --max_steps 1500 --seed 0",
+            f"--dataset rooms {FAST} --seed 0",
             "rooms_factorvae",
         ),
         Sweep(
@@ -432,8 +432,8 @@ PUBLISHED = (
 )
 OF_CURVE = (
     "Some runs were measured on their way, too, by the paper's 800 votes, which are scored on",
-    "themselves (`results_on_the_way.csv`). Minutes are of training alone, on one core of a",
-    "machine that did other work besides:",
+    "themselves (`results_on_the_way.csv`). Minutes are of training alone, on one core, at the",
+    "speed of the least disturbed run of a setting:",
     "",
     "![FactorVAE score over steps and minutes](results_on_the_way.png)",
     "",
@@ -543,15 +543,23 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
 
 
 def curves_of(rows: Sequence[dict]) -> dict[str, list[np.ndarray]]:
-    """By sweep, the steps, minutes and score of each run on its way, [points, 3]."""
+    """By sweep, the steps, minutes, score and reconstruction of each run, [points, 4].
+
+    The minutes are steps over the speed of the sweep's least disturbed run.
+    """
     titles = {(profile, sweep.name): sweep.title for profile, sweep in all_sweeps()}
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for row in rows:
         title = titles.get((row["profile"], row["sweep"]), row["sweep"])
         points = curves.setdefault(title, {}).setdefault(row["run"], [])
-        score = float(row["factor_vae_score_paper"])
-        points.append([float(row["steps"]), float(row["seconds"]) / 60, score])
-    return {title: [np.array(run) for run in runs.values()] for title, runs in curves.items()}
+        names = ("steps", "seconds", "factor_vae_score_paper", "recon_loss")
+        points.append([float(row[name]) for name in names])
+    made = {title: [np.array(run) for run in runs.values()] for title, runs in curves.items()}
+    for runs in made.values():
+        seconds_per_step = min((run[:, 1] / run[:, 0]).min() for run in runs)
+        for run in runs:
+            run[:, 1] = run[:, 0] * seconds_per_step / 60
+    return made
 
 
 def ship(rows: Sequence[dict], options: argparse.Namespace) -> None:
@@ -569,7 +577,7 @@ def ship(rows: Sequence[dict], options: argparse.Namespace) -> None:
         best = max(known, key=lambda row: float(row.get("factor_vae_score") or 0))
         path = options.pretrained / f"{sweep.ships}.pt"
         run = options.output_dir / profile / sweep.name / best["run"]
-        if not (run / CHECKPOINT_NAME).exists():
+        if steps_done(run) < int(best["steps"]):
             of = f"(of {len(known)} seeds)"
             kept = [line for line in told if line.startswith(f"| `{path.name}`")]
             lines += [re.sub(r"\(of \d+ seeds\)", of, line) for line in kept]

@@ -1,10 +1,11 @@
 """Pictures of several runs: scores against reconstruction, and losses with bands over seeds."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from factorvae.errors import printable
 from factorvae.figures.plots import dead_latents
@@ -96,39 +97,41 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
 def scores_over_training(
     settings: Mapping[str, Sequence[np.ndarray]], *, title: str = "votes as in the paper: 800"
 ) -> Figure:
-    """A score of runs on their way, over the steps and over the minutes.
+    """Score and reconstruction of runs on their way, over the steps and over the minutes.
 
     Args:
-        settings: by name, the steps, minutes and score of each run, [points, 3].
+        settings: by name, the steps, minutes, score and reconstruction loss of each run,
+            [points, 4].
         title: how the score was made.
     """
-    width, height, pitch = 330, 230, 410
+    width, height, pitch_x, pitch_y = 330, 200, 410, 262
     left, top = MARGIN + 50, HEADER + 26
-    tall = top + height + 62 + LEGEND_PITCH * len(settings)
+    tall = top + 2 * pitch_y + LEGEND_PITCH * len(settings)
     layout = FigureLayout(
-        left + pitch + width + MARGIN, tall, "FactorVAE score in the course of training", title
+        left + pitch_x + width + MARGIN, tall, "Scores in the course of training", title
     )
     styles = line_styles(len(settings))
-    panels = [
-        layout.axes(left + place * pitch, top, width, height, label=label)
-        for place, label in enumerate(("step", "minutes on one core"))
-    ]
-    for runs, style in zip(settings.values(), styles, strict=True):
-        steps = sorted({int(step) for run in runs for step in run[:, 0]})
-        at = [np.stack([row for run in runs for row in run if row[0] == step]) for step in steps]
-        mean = np.stack([rows.mean(axis=0) for rows in at])  # [points, 3]
-        for column, axes in enumerate(panels):
+    xs = ("step", "minutes on one core")
+    ys = ("FactorVAE score", "Reconstruction loss / nats")
+    for x, y in itertools.product(range(2), range(2)):
+        place = left + x * pitch_x, top + y * pitch_y
+        axes = layout.axes(*place, width, height, label=f"{ys[y]} over {xs[x]}")
+        for runs, style in zip(settings.values(), styles, strict=True):
+            steps = sorted({int(step) for run in runs for step in run[:, 0]})
+            at = [[row for run in runs for row in run if row[0] == step] for step in steps]
+            mean = np.stack([np.mean(rows, axis=0) for rows in at])  # [points, 4]
+            thin = {"linestyle": "none", "marker": style["marker"], "markersize": 4, "alpha": 0.4}
             for run in runs:
-                thin = {"linestyle": "none", "marker": style["marker"], "markersize": 4}
-                axes.plot(run[:, column], run[:, 2], color=style["color"], alpha=0.4, **thin)
-            axes.plot(mean[:, column], mean[:, 2], markersize=7, **style)
-    for axes in panels:
-        axes.set_xlabel(axes.get_label())
+                axes.plot(run[:, x], run[:, 2 + y], color=style["color"], **thin)
+            axes.plot(mean[:, x], mean[:, 2 + y], markersize=7, **style)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
-    panels[0].set_ylabel("FactorVAE score")
+        axes.set_title(ys[y])
+        if y == 1:
+            axes.set_xlabel(xs[x])
     words = "means of the small points; runs: {}"
-    _legend_below(layout, left, top + height + 50, width, settings, words)
+    _legend_below(layout, left, top + 2 * pitch_y - 10, width, settings, words)
     return layout.figure
 
 
