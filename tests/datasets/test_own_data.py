@@ -377,7 +377,9 @@ def write_words(data_dir):
     (data_dir / "words" / "factors.csv").write_text("file,shape,a$\\b$,size\n" + "".join(lines))
 
 
-@pytest.mark.parametrize("name", ["npz:mine.npz", "folder:words"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("npz:mine.npz", marks=pytest.mark.slow), "folder:words"]
+)
 def test_own_data_trains_is_scored_and_drawn(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_npz(tmp_path)

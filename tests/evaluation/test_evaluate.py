@@ -552,6 +552,7 @@ def test_other_images_than_in_training_are_told(tmp_path, capsys):
 # --- Bad input ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_metric_is_added_by_its_own_file_and_a_line_of_the_list(tmp_path):
     root = Path(evaluate.__file__).parent
     shutil.copytree(root / "factorvae", "factorvae", ignore=shutil.ignore_patterns("__pycache__"))
