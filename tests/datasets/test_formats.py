@@ -1,5 +1,6 @@
 """Published formats in small real files: what is read, in which order, and what is refused."""
 
+import contextlib
 import functools
 import gzip
 import io
@@ -7,6 +8,7 @@ import os
 import re
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -278,14 +280,20 @@ def test_a_tar_gz_of_which_any_byte_is_changed_is_refused(tmp_path):
     sound = (tmp_path / "sound/cars3d/nips2015-analogy-data.tar.gz").read_bytes()
     # The checksum, the number of bytes, and places all over the stream; the header's time and
     # name are under no checksum.
+    content, refused = gzip.decompress(sound), 0
     for place in (-8, -1, *range(len(sound) // 8, len(sound) - 8, len(sound) // 8)):
         changed = bytearray(sound)
         changed[place] ^= 16
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            if gzip.decompress(changed) == content:
+                continue  # it pads a stored block, and says nothing
         folder = tmp_path / f"{place}" / "cars3d"
         folder.mkdir(parents=True)
         (folder / "nips2015-analogy-data.tar.gz").write_bytes(changed)
         assert_refused("cars3d", folder.parent, "nips2015-analogy-data.tar.gz", "damaged")
+        refused += 1
         assert not (folder / "cars").exists()
+    assert refused > 6
 
 
 def test_the_checksum_alone_tells_a_changed_car(tmp_path):
