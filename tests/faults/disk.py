@@ -41,7 +41,7 @@ from factorvae.figures import gallery
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
 from tests.faults.calls import Watch, recorded
 from tests.faults.child import Ended, Found, in_child
-from tests.faults.kill import ONE_CAR
+from tests.faults.kill import ONE_CAR, sweep_flags
 from tests.faults.tiny import data_dir, fresh, once, run_of, same_run, train_flags
 from tests.helpers import write_cars3d
 
@@ -228,9 +228,21 @@ def _blank(exhibit: gallery.Exhibit) -> gallery.Exhibit:
     return dataclasses.replace(exhibit, make=lambda _: Figure(figsize=(1, 1)), caption="", **needs)
 
 
-def of_visualize(fault: str, number: int) -> str | None:
-    folder = fresh("disk-visualize")
-    ended = disturbed("visualize", fault, number, folder)
+def _prepare_sweep_page(folder: Path) -> Callable[[], int | None]:
+    """Two runs side by side."""
+    (folder / "out").mkdir(exist_ok=True)
+    sweep = once("sweep-of-two", lambda made: in_child(lambda: train.main(sweep_flags(made, 1))))
+    flags = f"--model_path {sweep} --output_dir {folder}/out/results --num_images 1"
+    return lambda: visualize.main(f"{flags} --threads 1 --device cpu".split())
+
+
+def of_sweep_page(fault: str, number: int) -> str | None:
+    return of_visualize(fault, number, "sweep_page")
+
+
+def of_visualize(fault: str, number: int, script: str = "visualize") -> str | None:
+    folder = fresh(f"disk-{script}")
+    ended = disturbed(script, fault, number, folder)
     if wrong := ended.fault():
         return wrong
     told = ended.err.strip().splitlines()[-1:]
@@ -275,6 +287,7 @@ PREPARED = {
     "evaluate": _prepare_evaluate,
     "output": _prepare_output,
     "visualize": _prepare_visualize,
+    "sweep_page": _prepare_sweep_page,
     "data": _prepare_data,
     "archive": _prepare_archive,
 }
@@ -283,6 +296,7 @@ SCRIPTS = {
     "evaluate": of_evaluate,
     "output": of_output,
     "visualize": of_visualize,
+    "sweep_page": of_sweep_page,
     "data": of_data,
     "archive": of_archive,
 }
