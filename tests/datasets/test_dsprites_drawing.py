@@ -46,6 +46,7 @@ def is_drawn_somewhere(image):
     )
 
 
+@pytest.mark.slow
 def test_the_whole_set_has_the_known_checksum_and_white_pixels():
     checksum, white, extent = hashlib.sha256(), [], np.zeros(512, np.uint8)
     for block in render():

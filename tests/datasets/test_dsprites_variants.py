@@ -59,6 +59,7 @@ def test_batch_on_cuda(variant):
     assert torch.equal(variant.batch(index.cuda(), "cuda").cpu(), variant.batch(index))
 
 
+@pytest.mark.slow
 def test_colour_is_uniform_from_a_half_on_the_sprite_and_nowhere_else(images_of):
     images = images_of("color_dsprites")
     assert (images[~SPRITE] == 0).all()
@@ -71,6 +72,7 @@ def test_colour_is_uniform_from_a_half_on_the_sprite_and_nowhere_else(images_of)
     assert np.abs(correlation).max() < 4 / len(SPACE) ** 0.5
 
 
+@pytest.mark.slow
 def test_noise_is_uniform_around_a_white_sprite(images_of):
     images = images_of("noisy_dsprites")
     assert (images[SPRITE] == 255).all()

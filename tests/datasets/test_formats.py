@@ -85,7 +85,9 @@ def assert_refused(name, data_dir, *told, **options):
     assert not list(data_dir.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(  # that of Cars3D shrinks images for a second
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "cars3d")) for n in WRITERS]
+)
 def test_second_start_reads_the_cache_only(tmp_path, name, monkeypatch):
     WRITERS[name](tmp_path)
     first = everything(load(name, tmp_path))

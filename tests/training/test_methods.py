@@ -234,6 +234,7 @@ def test_a_checkpoint_from_before_there_were_methods_goes_on(in_tiny_folder, tmp
         assert read_log(tmp_path / gamma)["step"].tolist() == [4, 8]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_methods(in_tiny_folder, tmp_path, capsys):
     flags = [*FLAGS, *in_tiny_folder, "--output_dir", tmp_path, "--jobs", 1]
     sweep = ["--method", "dipvae1", "dipvae2", "factorvae", "--seed", "0-1", "--max_steps", 4]

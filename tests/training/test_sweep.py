@@ -404,6 +404,7 @@ def card(monkeypatch):
     return card
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_beside_others_waits_and_lowers_the_jobs(card, sweep, alone):
     card.room = 2
     flags = ("--seed", "0-3", "--max_steps", 20, "--checkpoint_every", 4, "--overwrite")
