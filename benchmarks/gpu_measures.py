@@ -29,6 +29,7 @@ from factorvae.datasets import Dataset, load_dataset
 from factorvae.device import use_device
 from factorvae.encoding import EncodedDataset
 from factorvae.evaluation.scores import METRICS
+from factorvae.files import LOG_NAME
 from factorvae.models import VAE, Discriminator, conv_channels
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH
 from factorvae.training.trainer import DTYPES, Trainer
@@ -456,7 +457,7 @@ def measure_training(bench: Bench) -> None:
             return run_script(bench, "train.py", *flags)
 
         def own_rate() -> list[float]:
-            found = re.findall(r"finished .* at ([\d.,]+) steps/s", (run / "log.txt").read_text())
+            found = re.findall(r"finished .* at ([\d.,]+) steps/s", (run / LOG_NAME).read_text())
             return [float(found[-1].replace(",", ""))]
 
         def sweep() -> list[float]:

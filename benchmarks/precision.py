@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from factorvae.files import CONFIG_NAME
 from factorvae.run_log import read_log
 
 FIGURES = {"recon": "reconstruction, nats", "kl": "KL, nats", "tc": "TC estimate, nats"}
@@ -30,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     logs: dict[str, list[dict[str, np.ndarray]]] = {"fp32": [], "bf16": []}
     for run in args.runs:
-        precision = json.loads((run / "config.json").read_text())["precision"]
+        precision = json.loads((run / CONFIG_NAME).read_text())["precision"]
         logs[precision].append(read_log(run))
 
     edges = np.linspace(0, args.steps, STRETCHES + 1)
