@@ -103,31 +103,12 @@ def dci(
     completeness_weights = completeness_weights or ("importance" if classifies else "uniform")
     bases = disentanglement_base, completeness_base
     _check_choices(estimator, dead_latents, completeness_weights, bases)
-    num_stages = whole_number("num_stages", num_stages, 1)
-    num_trees = whole_number("num_trees", num_trees, 1)
-    if max_depth is not None:
-        max_depth = whole_number("max_depth", max_depth, 1)
-    number("alpha", alpha)
-    largest_seed = math.inf if estimator in ("gbt", "lasso") else 2**32 - 1  # scikit-learn's
-    seed = whole_number("seed", seed, 0, largest_seed)
+    fit = _fit_of(estimator, num_stages, num_trees, max_depth, alpha, seed)
     points = split_points(codes, factors, codes_test, factors_test, num_train, num_test, seed)
     varying = varying_factors(points.factors)
     active = active_latents(points.codes, min_std=min_std)
     counted = active if dead_latents == "drop" else np.ones_like(active)
-    # A hidden latent is a constant one: no estimator can use it.
-    shown = Split(
-        points.codes * counted,
-        points.factors[:, varying],
-        points.codes_test * counted,
-        points.factors_test[:, varying],
-    )
-    fit = {
-        "gbt": partial(_gbt, num_stages=num_stages, seed=seed),
-        "gbt_sklearn": partial(_gbt_sklearn, num_stages=num_stages, seed=seed),
-        "forest": partial(_forest, num_trees=num_trees, max_depth=max_depth, seed=seed),
-        "lasso": partial(_lasso, alpha=alpha),
-    }[estimator]
-    importance, train, test = fit(shown, stages=_Stages(on_stage))
+    importance, train, test = fit(_shown(points, counted, varying), stages=_Stages(on_stage))
 
     per_latent = concentration(importance, disentanglement_base)  # [D]
     per_factor = concentration(importance[counted].T, completeness_base)  # [varying]
@@ -169,6 +150,19 @@ def _check_choices(
     for base in bases:
         if base is not None and base < 2:
             raise UserError(f"the base of an entropy must be 2 or more, not {base}")
+
+
+def _shown(points: Split, counted: np.ndarray, varying: np.ndarray) -> Split:
+    """What an estimator sees of the points: the varying factors, and 0 for a latent not counted.
+
+    A hidden latent is a constant one: no estimator can use it. counted: bool [D]; varying: [F].
+    """
+    return Split(
+        points.codes * counted,
+        points.factors[:, varying],
+        points.codes_test * counted,
+        points.factors_test[:, varying],
+    )
 
 
 def _parts_of_all(importance: np.ndarray, axis: int) -> np.ndarray:
@@ -213,6 +207,25 @@ class _Stages:
 # An estimator takes a Split and its stages, and returns importances [D, F] and, for training and
 # held-out points, what averages to the informativeness: right or wrong [n, F], or scores [1, F].
 Fit = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _fit_of(
+    estimator: str, num_stages: int, num_trees: int, max_depth: int | None, alpha: float, seed: int
+) -> Fit:
+    """The estimator with those of the settings that it has; UserError where any is out of range."""
+    num_stages = whole_number("num_stages", num_stages, 1)
+    num_trees = whole_number("num_trees", num_trees, 1)
+    if max_depth is not None:
+        max_depth = whole_number("max_depth", max_depth, 1)
+    number("alpha", alpha)
+    largest_seed = math.inf if estimator in ("gbt", "lasso") else 2**32 - 1  # scikit-learn's
+    seed = whole_number("seed", seed, 0, largest_seed)
+    return {
+        "gbt": partial(_gbt, num_stages=num_stages, seed=seed),
+        "gbt_sklearn": partial(_gbt_sklearn, num_stages=num_stages, seed=seed),
+        "forest": partial(_forest, num_trees=num_trees, max_depth=max_depth, seed=seed),
+        "lasso": partial(_lasso, alpha=alpha),
+    }[estimator]
 
 
 def _gbt(points: Split, stages: _Stages, num_stages: int, seed: int) -> tuple:
