@@ -603,8 +603,8 @@ def latent_matrix(
         title: the run, from `run_title`.
     """
     bars = np.nan_to_num(np.asarray(bars, dtype=np.float64))
-    kl, order, dead = np.asarray(kl, dtype=np.float64), latent_order(kl), dead_latents(kl)
-    scores = np.nan_to_num(np.asarray(scores, dtype=np.float64)).T[:, order]  # [F, latent_dim]
+    kl, scores = np.asarray(kl, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    scores = np.nan_to_num(scores).T[:, latent_order(kl)]  # [F, latent_dim]
     num_factors, latent_dim = scores.shape
     is_wide, is_tall = latent_dim > MAX_ROWS, num_factors > MAX_ROWS
     cell_width, cell_height = 24 if is_wide else 46, 22 if is_tall else 30 if is_wide else 34
@@ -620,16 +620,7 @@ def latent_matrix(
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    for column, latent in enumerate(order):
-        x, color = left + (column + 0.5) * cell_width, FAINT if dead[latent] else INK
-        if is_wide:
-            layout.text(x, top - 7, f"z{latent}", ha="center", color=color, rotation=90)
-        else:
-            note = "dead" if dead[latent] else f"{kl[latent]:.2f}"
-            layout.text(x, top - 20, f"z{latent}", ha="center", color=color)
-            layout.text(x, top - 7, note, ha="center", size=7, color=FAINT)
-    if not is_wide:
-        layout.text(left - 4, top - 7, "KL", ha="right", size=7, color=FAINT)
+    _name_columns(layout, left, top, cell_width, kl)
     _write_scores(axes, scores, largest, is_wide)
 
     x = left + width + 24
@@ -646,6 +637,23 @@ def latent_matrix(
     key = f"{told}; colours to the largest, {largest:.2f};"
     layout.text(left + 150, y + 8, key, size=7.5)
     return layout.figure
+
+
+def _name_columns(
+    layout: FigureLayout, left: int, top: int, cell_width: int, kl: np.ndarray
+) -> None:
+    """'z3' over its KL, or over 'dead', above each column; where they are many, an upright 'z3'."""
+    dead, is_wide = dead_latents(kl), len(kl) > MAX_ROWS
+    for column, latent in enumerate(latent_order(kl)):
+        x, color = left + (column + 0.5) * cell_width, FAINT if dead[latent] else INK
+        if is_wide:
+            layout.text(x, top - 7, f"z{latent}", ha="center", color=color, rotation=90)
+        else:
+            note = "dead" if dead[latent] else f"{kl[latent]:.2f}"
+            layout.text(x, top - 20, f"z{latent}", ha="center", color=color)
+            layout.text(x, top - 7, note, ha="center", size=7, color=FAINT)
+    if not is_wide:
+        layout.text(left - 4, top - 7, "KL", ha="right", size=7, color=FAINT)
 
 
 def _write_scores(axes: Axes, scores: np.ndarray, largest: float, is_wide: bool) -> None:
