@@ -43,6 +43,8 @@ CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike
 GAP_GREY = 0.75
 MARK_HEIGHT = 8  # pixels below a row, for the mark of a code
+VALUES_HEIGHT = 20  # pixels above rows, for what their latent takes
+DEAD_GAP = 10  # pixels between live rows and dead ones
 MAX_ROWS = 16  # latents below each other; more than that stand in several columns
 MEAN_OF = 100  # rows of a log, of which a running mean takes in one to either side
 NAMED_DEAD = 8  # latents that one line of text names
@@ -120,69 +122,94 @@ def traversals(
         base_names: a caption for each image.
         title: the run, from `run_title`.
     """
-    images, values = _tensor(images), np.asarray(values, dtype=np.float64)
-    num_bases, _, num_values = images.shape[:3]
-    kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
-    parts = chunks(latent_order(kl), MAX_ROWS)
+    rows = _TraversalRows(images, kl, values, codes)
+    num_bases, parts = len(rows.images), chunks(latent_order(kl), MAX_ROWS)
     column = {"image": base_images, "decoded": decoded}
     column = {name: fit_cells(_tensor(x)) for name, x in column.items() if x is not None}
-    cell = fit_cells(images[0, 0, :1]).shape[-1]
-    pitch = cell + GAP
-    row_pitch = pitch + GAP + (MARK_HEIGHT if codes is not None else 0)
-    name_height, values_height, dead_gap, panel_gap = 22 * bool(column), 20, 10, 22
-    column_width = (cell + 16) * bool(column)
-    panel_width = num_values * pitch + GAP
-    tall = max(len(parts[0]) * row_pitch + dead_gap, len(column) * (cell + 18))
-    panel_height = name_height + values_height + tall
+    name_height, panel_gap = 22 * bool(column), 22
+    column_width = (rows.cell + 16) * bool(column)
+    tall = max(rows.height(len(parts[0])), VALUES_HEIGHT + len(column) * (rows.cell + 18))
+    line_height = name_height + tall + panel_gap
     if len(parts) == 1:  # the base images of a line share the labels at its left
-        step = column_width + panel_width + panel_gap
+        step = column_width + rows.width + panel_gap
         per_line = min(num_bases, max(1, 1700 // step))
         width = 2 * MARGIN + LABEL_WIDTH + per_line * step - panel_gap
     else:  # a line per base image, its latents in several columns
         per_line = len(parts)
-        step = LABEL_WIDTH + panel_width + panel_gap
+        step = LABEL_WIDTH + rows.width + panel_gap
         width = 2 * MARGIN + column_width + per_line * step - panel_gap
     panels = [(base, part) for base in range(num_bases) for part in range(len(parts))]
     num_lines = -(-len(panels) // per_line)
-    height = HEADER + num_lines * (panel_height + panel_gap) - panel_gap + MARGIN
+    height = HEADER + num_lines * line_height - panel_gap + MARGIN
     layout = FigureLayout(width, height, "Latent traversals", title)
 
     for place, (base, part) in enumerate(panels):
         line, panel = divmod(place, per_line)
         labelled = panel == 0 or len(parts) > 1
         left = MARGIN + LABEL_WIDTH + column_width + panel * step
-        top = HEADER + line * (panel_height + panel_gap)
+        top = HEADER + line * line_height
         if column and part == 0:
             start = MARGIN if labelled else left - column_width
             name = base_names[base] if base < len(base_names) else f"base image {base + 1}"
             layout.text(start, top + 10, name)
             shown = {word: pixels[base : base + 1] for word, pixels in column.items()}
-            _draw_base(layout, start, top + name_height + values_height, shown, f"base {base}")
-        top += name_height
-        for index, value in enumerate(values):
-            x = left + GAP + index * pitch + cell / 2
-            layout.text(x, top + 15, signed(value), ha="center", size=7.5, color=FAINT)
-        top += values_height
+            _draw_base(layout, start, top + name_height + VALUES_HEIGHT, shown, f"base {base}")
+        rows.draw(layout, left, top + name_height, base, parts[part], labelled)
+    return layout.figure
 
-        latents = parts[part]
-        num_live = int((~dead[latents]).sum())
+
+class _TraversalRows:
+    """The rows of `traversals`, whose arguments these are: their size in pixels, their drawing."""
+
+    def __init__(
+        self, images: ArrayLike | Tensor, kl: ArrayLike, values: ArrayLike, codes: ArrayLike | None
+    ) -> None:
+        self.images, self.values = _tensor(images), np.asarray(values, dtype=np.float64)
+        self.kl, self.dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
+        self.codes = None if codes is None else np.asarray(codes)
+        self.cell = fit_cells(self.images[0, 0, :1]).shape[-1]
+        self.pitch = self.cell + GAP
+        self.row_pitch = self.pitch + GAP + (MARK_HEIGHT if codes is not None else 0)
+        self.width = self.images.shape[2] * self.pitch + GAP
+
+    def height(self, count: int) -> int:
+        """Of so many rows and the values above them."""
+        return VALUES_HEIGHT + count * self.row_pitch + DEAD_GAP
+
+    def draw(
+        self,
+        layout: FigureLayout,
+        left: int,
+        top: int,
+        base: int,
+        latents: np.ndarray,
+        labelled: bool,
+    ) -> None:
+        """The values, and below them a row of a base image for each of these latents."""
+        for index, value in enumerate(self.values):
+            x = left + GAP + index * self.pitch + self.cell / 2
+            layout.text(x, top + 15, signed(value), ha="center", size=7.5, color=FAINT)
+        top += VALUES_HEIGHT
+        num_live = int((~self.dead[latents]).sum())
         for row, latent in enumerate(latents):
             # Dead rows stand a little apart, below a dashed line.
-            y = top + row * row_pitch + (dead_gap if 0 < num_live <= row else 0)
-            pixels = _grid(fit_cells(images[base, latent]), num_values)
-            layout.image(left, y, pixels, label=f"base {base}: z{latent}")
+            y = top + row * self.row_pitch + (DEAD_GAP if 0 < num_live <= row else 0)
+            self._draw_row(layout, left, y, base, latent)
             if labelled:
-                _label_latent(layout, left, y + GAP + cell / 2, latent, kl)
-            if codes is not None:
-                code = float(np.asarray(codes)[base, latent])
-                x, sign = _code_mark(code, values, pitch)
-                place = left + GAP + cell / 2 + x, y + pitch + GAP + MARK_HEIGHT / 2
-                layout.mark(*place, sign, label=f"base {base}: code of z{latent}")
+                _label_latent(layout, left, y + GAP + self.cell / 2, latent, self.kl)
         if 0 < num_live < len(latents):
             start = left - (LABEL_WIDTH if labelled else 0)
-            y = top + num_live * row_pitch + dead_gap / 2 - GAP / 2
-            layout.rule(start, left + panel_width, y)
-    return layout.figure
+            y = top + num_live * self.row_pitch + DEAD_GAP / 2 - GAP / 2
+            layout.rule(start, left + self.width, y)
+
+    def _draw_row(self, layout: FigureLayout, left: int, top: int, base: int, latent: int) -> None:
+        """A cell per value, and the mark of the base image's own code."""
+        images = fit_cells(self.images[base, latent])  # [V, C, H, W]
+        layout.image(left, top, _grid(images, len(images)), label=f"base {base}: z{latent}")
+        if self.codes is not None:
+            x, sign = _code_mark(float(self.codes[base, latent]), self.values, self.pitch)
+            place = left + GAP + self.cell / 2 + x, top + self.pitch + GAP + MARK_HEIGHT / 2
+            layout.mark(*place, sign, label=f"base {base}: code of z{latent}")
 
 
 def _draw_base(
