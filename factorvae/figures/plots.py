@@ -259,9 +259,7 @@ def traversal_frames(
         T RGB pictures of one size, for `gif.encode_gif`.
     """
     images = _tensor(images)
-    num_bases, _, num_frames = images.shape[:3]
-    kl, dead = np.asarray(kl, dtype=np.float64), dead_latents(kl)
-    values = np.asarray(values, dtype=np.float64)
+    kl, values = np.asarray(kl, dtype=np.float64), np.asarray(values, dtype=np.float64)
     lines = chunks(latent_order(kl), MAX_ROWS)
     cell = fit_cells(images[0, 0, :1]).shape[-1]
     pitch = cell + GAP
@@ -270,7 +268,7 @@ def traversal_frames(
     names_width = 10 + 7 * longest if names else 0
     column_width = names_width + (0 if base_images is None else cell + 16)
     label_height, slider_height = 32, 40
-    line_height = label_height + num_bases * pitch + GAP + 6
+    line_height = label_height + len(images) * pitch + GAP + 6
     start = MARGIN + column_width
     width = start + len(lines[0]) * pitch + GAP + MARGIN
     heading = "Latent traversals"
@@ -278,27 +276,19 @@ def traversal_frames(
     for line, latents in enumerate(lines):
         top = HEADER + line * line_height
         for column, latent in enumerate(latents):
-            x = start + GAP + column * pitch + cell / 2
-            note = "dead" if dead[latent] else f"KL {kl[latent]:.2f}"
-            color = FAINT if dead[latent] else INK
-            layout.text(x, top + 11, f"z{latent}", ha="center", color=color)
-            layout.text(x, top + 25, note, ha="center", size=7.5, color=FAINT)
+            _head_latent(layout, start + GAP + column * pitch + cell / 2, top, latent, kl)
         if base_images is not None:
             left = MARGIN + names_width
             layout.text(left + cell / 2, top + 25, "image", ha="center", size=7.5, color=FAINT)
             shown = _grid(fit_cells(_tensor(base_images)), 1)
             layout.image(left - GAP, top + label_height, shown, label=f"base images {line}")
         for base, parts in enumerate(names):
-            y = top + label_height + GAP + base * pitch + cell / 2 - 6 * (len(parts) - 1)
-            for index, part in enumerate(parts):
-                x = MARGIN + names_width - 10
-                layout.text(x, y + 12 * index, part, ha="right", va="center_baseline", size=7.5)
+            middle = top + label_height + GAP + base * pitch + cell / 2
+            _write_beside(layout, MARGIN + names_width - 10, middle, parts)
 
     slider = _Slider(start + 30, start + 230, layout.height - slider_height // 2, values)
     slider.draw(layout)
-    canvas = FigureCanvasAgg(layout.figure)
-    canvas.draw()
-    paper = np.asarray(canvas.buffer_rgba())[..., :3]
+    paper = _drawn(layout.figure)
 
     frames = []
     for index, value in enumerate(values):
@@ -311,6 +301,31 @@ def traversal_frames(
         slider.set_to(value, frame)
         frames.append(frame)
     return frames
+
+
+def _head_latent(
+    layout: FigureLayout, middle: float, top: int, latent: int, kl: np.ndarray
+) -> None:
+    """'z3' over 'KL 2.41', or over 'dead', at the head of a column."""
+    is_dead = dead_latents(kl)[latent]
+    note, color = ("dead", FAINT) if is_dead else (f"KL {kl[latent]:.2f}", INK)
+    layout.text(middle, top + 11, f"z{latent}", ha="center", color=color)
+    layout.text(middle, top + 25, note, ha="center", size=7.5, color=FAINT)
+
+
+def _write_beside(layout: FigureLayout, right: float, middle: float, lines: Sequence[str]) -> None:
+    """Small lines of text that end at `right`, around the height of `middle`."""
+    first = middle - 6 * (len(lines) - 1)
+    for index, line in enumerate(lines):
+        y = first + 12 * index
+        layout.text(right, y, line, ha="right", va="center_baseline", size=7.5)
+
+
+def _drawn(figure: Figure) -> np.ndarray:
+    """The figure's pixels, uint8 [height, width, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 class _Slider:
