@@ -49,6 +49,9 @@ MAX_ROWS = 16  # latents below each other; more than that stand in several colum
 MEAN_OF = 100  # rows of a log, of which a running mean takes in one to either side
 NAMED_DEAD = 8  # latents that one line of text names
 LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
+PANEL = 120  # pixels, a heat map's sides and the height of a panel of curves
+PANEL_GAP = 24  # pixels between panels
+TICKS_WIDTH = 34  # pixels at the left of a panel, for the numbers of its axis
 
 
 def run_title(dataset: str, step: int, beta: float, gamma: float, method: str = "factorvae") -> str:
@@ -437,73 +440,105 @@ def latent_response(
         title: the run, from `run_title`.
     """
     kl = np.asarray(kl, dtype=np.float64)
-    maps = {pair: np.asarray(mean, dtype=np.float64) for pair, mean in maps.items()}
-    curves = {factor: np.asarray(mean, dtype=np.float64) for factor, mean in curves.items()}
-    largest = max(np.abs(mean).max() for mean in (*maps.values(), *curves.values()))
-    limit = max(1.0, np.ceil(2 * largest) / 2)  # one scale for every panel
     order, dead = latent_order(kl), dead_latents(kl)
     live = order[~dead[order]] if not dead.all() else order[:1]  # dead ones are a line of text
     parts = chunks(live, MAX_ROWS)
-    size, row_gap, gap, ticks_width, block_gap = 120, 14, 24, 34, 36
-    panel_widths = {factor: 240 if mean.shape[1] > 8 else 150 for factor, mean in curves.items()}
-    named = {
-        factor: [_short(word) for word in values[factor]]
-        for factor in curves
-        if isinstance(values[factor][0], str) and tuple(values[factor]) != tuple(line_names)
-    }
-    words_height = max((7 * len(word) for words in named.values() for word in words), default=0)
-    block_width = LABEL_WIDTH + len(maps) * (ticks_width + size + gap) + ticks_width
-    block_width += sum(panel_widths.values()) + gap * (len(curves) - 1)
+    rows = _ResponseRows(maps, curves, values, line_names)
+    row_gap, block_gap = 14, 36
+    block_width = LABEL_WIDTH + rows.width
     width = 2 * MARGIN + len(parts) * (block_width + block_gap) - block_gap
     left = MARGIN + LABEL_WIDTH
     legend_columns = max(1, (width - left) // (66 + 7 * max(map(len, line_names), default=0)))
     legend_lines = -(-len(line_names) // legend_columns)
-    top, ticks_height = HEADER + 18, 34 if words_height == 0 else max(34, words_height + 14)
-    keys_height = ticks_height + 22 + 40 * bool(maps) + 20 * bool(dead.any())
+    top = HEADER + 18
+    keys_height = rows.ticks_height + 22 + 40 * bool(maps) + 20 * bool(dead.any())
     keys_height += 18 * max(0, legend_lines - 1)
-    height = top + len(parts[0]) * (size + row_gap) + keys_height
+    height = top + len(parts[0]) * (PANEL + row_gap) + keys_height
     layout = FigureLayout(width, height, "Mean of each latent while one factor varies", title)
     for block, latents in enumerate(parts):
         start = left + block * (block_width + block_gap)
         for row, latent in enumerate(latents):
-            x, y = start, top + row * (size + row_gap)
+            y = top + row * (PANEL + row_gap)
+            _label_latent(layout, start, y + PANEL / 2, latent, kl)
             is_last = row == len(latents) - 1
-            _label_latent(layout, start, y + size / 2, latent, kl)
-            for pair, mean in maps.items():
-                x += ticks_width
-                axes = layout.axes(x, y, size, size, label=f"z{latent}: {pair[0]}, {pair[1]}")
-                _draw_map(axes, mean[:, :, latent], *map(values.get, pair), limit)
-                axes.tick_params(labelbottom=is_last)
-                middle = {"rotation": 90, "ha": "center", "va": "center"}
-                layout.text(x - 26, y + size / 2, pair[1], **middle)
-                if row == 0:
-                    layout.text(x, y - 7, f"{pair[0]} and {pair[1]}")
-                if is_last:
-                    layout.text(x + size / 2, y + size + 16, pair[0], ha="center")
-                x += size + gap
-            x += ticks_width
-            for factor, mean in curves.items():
-                axes = layout.axes(x, y, panel_widths[factor], size, label=f"z{latent}: {factor}")
-                _draw_curves(axes, mean[:, :, latent], values[factor], limit)
-                axes.tick_params(labelleft=factor == next(iter(curves)), labelbottom=is_last)
-                if is_last and factor in named:
-                    words = named[factor]
-                    axes.set_xticks(range(len(words)), list(map(printable, words)), rotation=90)
-                if row == 0:
-                    layout.text(x, y - 7, factor)
-                x += panel_widths[factor] + gap
+            rows.draw(layout, start, y, latent, is_first=row == 0, is_last=is_last)
 
-    y = height - keys_height + ticks_height
+    y = height - keys_height + rows.ticks_height
     if dead.any():
         layout.text(MARGIN, y, _those_dead(order[dead[order]]), color=FAINT)
         y += 20
     if maps:
-        _color_scale(layout, left, y, limit)
+        _color_scale(layout, left, y, rows.limit)
         layout.text(left - 10, y + 8, "mean", ha="right", size=7.5)
         y += 40
     if len(line_names) > 1:
         _legend(layout, left, y + 9 * (legend_lines - 1), line_names, legend_columns)
     return layout.figure
+
+
+class _ResponseRows:
+    """The rows of `latent_response`, whose arguments these are: a row's size, and its drawing."""
+
+    def __init__(
+        self,
+        maps: Mapping[tuple[str, str], ArrayLike],
+        curves: Mapping[str, ArrayLike],
+        values: Mapping[str, Sequence[float] | Sequence[str]],
+        line_names: Sequence[str],
+    ) -> None:
+        self.maps = {pair: np.asarray(mean, dtype=np.float64) for pair, mean in maps.items()}
+        self.curves = {name: np.asarray(mean, dtype=np.float64) for name, mean in curves.items()}
+        self.values = values
+        largest = max(np.abs(mean).max() for mean in (*self.maps.values(), *self.curves.values()))
+        self.limit = max(1.0, np.ceil(2 * largest) / 2)  # one scale for every panel
+        self.words = {  # of categories that no legend names
+            factor: [_short(word) for word in values[factor]]
+            for factor in curves
+            if isinstance(values[factor][0], str) and tuple(values[factor]) != tuple(line_names)
+        }
+        longest = max((len(word) for words in self.words.values() for word in words), default=0)
+        self.ticks_height = max(34, 7 * longest + 14)  # below the last row
+        self.widths = {
+            factor: 240 if mean.shape[1] > 8 else 150 for factor, mean in self.curves.items()
+        }
+        self.width = len(maps) * (TICKS_WIDTH + PANEL + PANEL_GAP) + TICKS_WIDTH
+        self.width += sum(self.widths.values()) + PANEL_GAP * (len(curves) - 1)
+
+    def draw(
+        self,
+        layout: FigureLayout,
+        left: int,
+        top: int,
+        latent: int,
+        *,
+        is_first: bool,
+        is_last: bool,
+    ) -> None:
+        """The latent's maps, then its curves; headings over the first row, ticks under the last."""
+        x = left
+        for pair, mean in self.maps.items():
+            x += TICKS_WIDTH
+            axes = layout.axes(x, top, PANEL, PANEL, label=f"z{latent}: {pair[0]}, {pair[1]}")
+            _draw_map(axes, mean[:, :, latent], *map(self.values.get, pair), self.limit)
+            axes.tick_params(labelbottom=is_last)
+            middle = {"rotation": 90, "ha": "center", "va": "center"}
+            layout.text(x - 26, top + PANEL / 2, pair[1], **middle)
+            if is_first:
+                layout.text(x, top - 7, f"{pair[0]} and {pair[1]}")
+            if is_last:
+                layout.text(x + PANEL / 2, top + PANEL + 16, pair[0], ha="center")
+            x += PANEL + PANEL_GAP
+        x += TICKS_WIDTH
+        for factor, mean in self.curves.items():
+            axes = layout.axes(x, top, self.widths[factor], PANEL, label=f"z{latent}: {factor}")
+            _draw_curves(axes, mean[:, :, latent], self.values[factor], self.limit)
+            axes.tick_params(labelleft=factor == next(iter(self.curves)), labelbottom=is_last)
+            if is_last and factor in self.words:
+                words = self.words[factor]
+                axes.set_xticks(range(len(words)), list(map(printable, words)), rotation=90)
+            if is_first:
+                layout.text(x, top - 7, factor)
+            x += self.widths[factor] + PANEL_GAP
 
 
 def _those_dead(latents: Sequence[int]) -> str:
