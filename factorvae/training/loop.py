@@ -49,7 +49,7 @@ def fit(
     log: None in a process that leaves all writing to another.
     """
     config, world = trainer.config, trainer.world
-    row_start = monotonic()
+    rows = _Rows(trainer, log, bar)
 
     def save() -> None:
         trainer.check_finite()
@@ -57,7 +57,6 @@ def fit(
         state = {**trainer.state_dict(), "finished": trainer.steps_done >= until}
         world.broadcast_from_rank0(lambda: _save(state, log, run_dir))
 
-    first_step = trainer.steps_done
     stopped = stop.signal
     while trainer.steps_done < until and not stopped:
         steps = _steps_to_next(config, trainer.steps_done, until)
@@ -74,14 +73,7 @@ def fit(
         at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
         if at_row:
             trainer.check_finite()
-            figures = trainer.figures.means()
-            timed = min(trainer.figures.steps, trainer.steps_done - first_step)
-            now = monotonic()
-            rate = timed * config.batch_size / (now - row_start)
-            row_start = now
-            if log:
-                log.row({"step": trainer.steps_done, **figures, "images_per_second": rate})
-            bar.show(shown_figures(figures))
+            rows.add()
         if trainer.steps_done % config.log_every == 0:  # a last, partial row is not begun anew
             trainer.figures.reset()
         if trainer.steps_done % config.checkpoint_every == 0 and trainer.steps_done < until:
@@ -91,6 +83,26 @@ def fit(
         elif at_row:  # all at the same step, or one would wait for a gradient of another for ever
             stopped = stop.signal = max(world.all_gather(stop.signal))
     save()
+
+
+class _Rows:
+    """The rows of a run's log, which its bar shows too, timed from one to the next."""
+
+    def __init__(self, trainer: Trainer, log: RunLog | None, bar: ProgressOfRun) -> None:
+        self.trainer, self.log, self.bar = trainer, log, bar
+        self.first_step, self.start = trainer.steps_done, monotonic()
+
+    def add(self) -> None:
+        """Of the steps since the trainer's figures were reset; the rate, of those made here."""
+        trainer = self.trainer
+        figures = trainer.figures.means()
+        timed = min(trainer.figures.steps, trainer.steps_done - self.first_step)
+        now = monotonic()
+        rate = timed * trainer.config.batch_size / (now - self.start)
+        self.start = now
+        if self.log:
+            self.log.row({"step": trainer.steps_done, **figures, "images_per_second": rate})
+        self.bar.show(shown_figures(figures))
 
 
 def _steps_to_next(config: TrainConfig, done: int, until: int) -> int:
