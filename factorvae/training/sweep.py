@@ -81,34 +81,14 @@ def _train_sweep(
     """`train_sweep` in a folder that no other command writes to."""
     folder = sweep_dir_of(configs)
     configs = runs_of(configs)
-    share = configs[world.rank :: world.size]
-
-    def look_up() -> list[Run]:
-        check_same_sweep(folder, configs[0])
-        found = [Run(config, dataset, soon=False) for config in share]
-        for run in found:
-            if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes
-                with locked_folder(run.folder):
-                    make_run_dir(run.folder, run.config)
-        return found
-
-    runs = world.run_everywhere(look_up)
+    runs = world.run_everywhere(lambda: _look_up(folder, configs, dataset, world))
     to_do = [run for run in runs if run.state != "finished"]
     threads = use_threads(configs[0].threads)
     jobs = configs[0].jobs or (threads if device.type == "cpu" else RUNS_PER_DEVICE)
     jobs = max(1, min(jobs, len(to_do)))
 
-    here = {run.folder.name: run.summary() for run in runs}
-
-    def record() -> list[dict[str, object]]:
-        """Every process's runs, in the order of the flags, also into study.json."""
-        known = {name: one for share in world.all_gather(here) for name, one in share.items()}
-        summaries = [known[Path(config.output_dir).name] for config in configs]
-        world.broadcast_from_rank0(lambda: write_sweep(folder, configs, summaries))
-        return summaries
-
-    summaries = record()
-    finished = sum(summary["state"] == "finished" for summary in summaries)
+    record = _Record(folder, configs, world, runs)
+    finished = sum(summary["state"] == "finished" for summary in record.write())
     first = sum(run.steps for run in to_do)
     total = sum(run.until for run in to_do)
     with StopSignals() as stop, Progress(total, first, shown=world.rank == 0) as bar:
@@ -119,20 +99,20 @@ def _train_sweep(
             bar.say(line)
 
         def ended(run: Run) -> None:
+            record.note([run])
             told = {"finished": f"{run.steps:,} steps", "failed": run.error}
-            name = run.folder.name
-            here[name] = run.summary()
-            bar.say(f"{run.state} {name}: {told.get(run.state, f'at step {run.steps:,}')}")
+            how = told.get(run.state, f"at step {run.steps:,}")
+            bar.say(f"{run.state} {run.folder.name}: {how}")
             if world.alone:
-                record()
+                record.write()
 
         if device.type == "cpu" and jobs > 1:
             _in_processes(to_do, jobs, threads // jobs, stop, bar, ended)
         else:
             _in_turns(to_do, jobs, device, threads, stop, bar, ended)
 
-    here |= {run.folder.name: run.summary() for run in to_do}  # also of those put back at the end
-    summaries = record()
+    record.note(to_do)  # also those put back at the end
+    summaries = record.write()
     if world.rank == 0:
         print(sweep_table(summaries))
         print(f"next: python evaluate.py --model_path {folder}")
@@ -140,6 +120,45 @@ def _train_sweep(
     if states & {"new", "stopped"}:  # also where one process alone was told to stop
         return 128 + (stop.signal or signal.SIGTERM)
     return 2 if "failed" in states else 0
+
+
+def _look_up(
+    folder: Path, configs: Sequence[TrainConfig], dataset: Dataset, world: World
+) -> list[Run]:
+    """This process's share of the runs, in whatever state they are."""
+    check_same_sweep(folder, configs[0])
+    found = [Run(config, dataset, soon=False) for config in configs[world.rank :: world.size]]
+    for run in found:
+        if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes
+            with locked_folder(run.folder):
+                make_run_dir(run.folder, run.config)
+    return found
+
+
+class _Record:
+    """What is known of every run of a sweep, for `study.json` and the table at the end.
+
+    runs: this process's share of those of `configs`.
+    """
+
+    def __init__(
+        self, folder: Path, configs: Sequence[TrainConfig], world: World, runs: Sequence[Run]
+    ) -> None:
+        self.folder, self.configs, self.world = folder, configs, world
+        self.here: dict[str, dict[str, object]] = {}
+        self.note(runs)
+
+    def note(self, runs: Sequence[Run]) -> None:
+        """The state that these of this process's runs are in now."""
+        self.here |= {run.folder.name: run.summary() for run in runs}
+
+    def write(self) -> list[dict[str, object]]:
+        """Every process's runs, in the order of the flags, also into study.json."""
+        shares = self.world.all_gather(self.here)
+        known = {name: summary for share in shares for name, summary in share.items()}
+        summaries = [known[Path(config.output_dir).name] for config in self.configs]
+        self.world.broadcast_from_rank0(lambda: write_sweep(self.folder, self.configs, summaries))
+        return summaries
 
 
 class RunBar:
