@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +195,38 @@ def whole_run(steps: int, data_dir: str) -> tuple[float, float]:
     return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
+def take_turns(
+    contenders: Mapping[str, Contender], precisions: Sequence[str], rounds: int, steps: int
+) -> dict[str, np.ndarray]:
+    """Seconds of a step in each turn, [rounds], by contender; of the matrices by precision."""
+    seconds: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):  # the first is a warm-up
+        measured = {name: contenders[name].seconds(steps) for name in ("textbook", *precisions)}
+        for which in precisions:
+            measured[f"matrices {which}"] = contenders["matrices"].seconds(3, which)
+        if turn:
+            for name, value in measured.items():
+                seconds.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def print_rates(took: Mapping[str, np.ndarray], precisions: Sequence[str], flops: float) -> None:
+    """What `took`, from `take_turns`, says of steps of so many FLOP."""
+    print("steps a second")
+    for name in ("textbook", *precisions):
+        print(f"  {name:10}{spread(1 / took[name], '.1f')}")
+    print("as many times faster than the textbook's")
+    for name in precisions:
+        print(f"  {name:10}{spread(took['textbook'] / took[name], '.2f')}")
+    print(
+        f"times the floor: {flops / 1e9:.2f} GFLOP over the rate of {MATRIX_SIDE}-square products"
+    )
+    for name in precisions:
+        rate = 2 * MATRIX_SIDE**3 / took[f"matrices {name}"]
+        ratio = took[name] / (flops / rate)
+        print(f"  {name:10}{spread(ratio, '.2f')}   at {np.median(rate) / 1e9:.0f} GFLOP/s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20, help="turns that each contender takes")
@@ -215,43 +247,22 @@ def main() -> None:
     if emulates_bf16(torch.device("cpu")):
         precisions = ("fp32",)
         print("bf16 is left out: this processor has no instructions for it", flush=True)
-    names = ("textbook", *precisions)
     load_dataset(config.dataset, config.data_dir)  # drawn before anything is timed
     start_up, _ = whole_run(1, args.data_dir)
     _, memory = whole_run(40, args.data_dir)
     contenders = {
-        name: Contender(name, args.threads, args.data_dir) for name in (*names, "matrices")
+        name: Contender(name, args.threads, args.data_dir)
+        for name in ("textbook", *precisions, "matrices")
     }
-    seconds: dict[str, list[float]] = {}
-    for turn in range(args.rounds + 1):  # the first is a warm-up
-        measured = {name: contenders[name].seconds(args.steps) for name in names}
-        for which in precisions:
-            measured[f"matrices {which}"] = contenders["matrices"].seconds(3, which)
-        if turn:
-            for name, value in measured.items():
-                seconds.setdefault(name, []).append(value)
+    took = take_turns(contenders, precisions, args.rounds, args.steps)
     for contender in contenders.values():
         contender.close()
 
     flops = flops_per_step(config)
-    total = sum(flops.values())
-    took = {name: np.array(values) for name, values in seconds.items()}
     turns = f"{args.rounds} turns of {args.steps}"
     print(f"{threads_of(args.threads)}, batch {config.batch_size}, {turns}")
     print("medians and quartiles over the turns\n")
-    print("steps a second")
-    for name in names:
-        print(f"  {name:10}{spread(1 / took[name], '.1f')}")
-    print("as many times faster than the textbook's")
-    for name in precisions:
-        print(f"  {name:10}{spread(took['textbook'] / took[name], '.2f')}")
-    print(
-        f"times the floor: {total / 1e9:.2f} GFLOP over the rate of {MATRIX_SIDE}-square products"
-    )
-    for name in precisions:
-        rate = 2 * MATRIX_SIDE**3 / took[f"matrices {name}"]
-        ratio = took[name] / (total / rate)
-        print(f"  {name:10}{spread(ratio, '.2f')}   at {np.median(rate) / 1e9:.0f} GFLOP/s")
+    print_rates(took, precisions, sum(flops.values()))
     print("GFLOP: " + ", ".join(f"{part} {value / 1e9:.2f}" for part, value in flops.items()))
     saved = flops["discriminator"] / 8
     print(f"one graph for both losses leaves out {saved / 1e9:.2f} of these: a forward pass over z")
