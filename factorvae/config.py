@@ -146,6 +146,13 @@ class TrainConfig(Config):
         6, "model", "hidden layers of the discriminator", minimum=1, maximum=1000
     )
     disc_width: int = option(1000, "model", "units in each of them", minimum=1, maximum=WIDEST)
+    latent_scale: float = option(
+        1.0,
+        "model",
+        "factor of the first weights into and out of the latents; below 1 they awake one by one",
+        above=0,
+        maximum=100,
+    )
 
     preset: str | None = option(
         None,
@@ -197,6 +204,10 @@ class TrainConfig(Config):
     )
     stratified: bool = option(
         False, "objective", "of btcvae: minibatch stratified sampling in place of weighted"
+    )
+
+    wake_at: int = option(
+        0, "optimisation", "step after which dead latents begin anew; 0: never", minimum=0
     )
 
     batch_size: int = option(

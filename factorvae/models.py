@@ -84,6 +84,8 @@ class VAE(nn.Module):
         hidden_dim: width of the fully connected layer on either side (paper: 128 for dSprites,
             256 for RGB data).
         generator: draws the initial weights; the global one if None.
+        latent_scale: factor of the first weights into and out of the latents, of the paper's
+            networks. Where it is small, latents awake one after the other.
         encoder, decoder: in place of the paper's, with weights as they are; they map as `Encoder`
             and `Decoder` do.
     """
@@ -95,6 +97,7 @@ class VAE(nn.Module):
         hidden_dim: int = 128,
         generator: torch.Generator | None = None,
         *,
+        latent_scale: float = 1.0,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
@@ -103,6 +106,10 @@ class VAE(nn.Module):
         self.latent_dim = latent_dim
         self.encoder = encoder or glorot_(Encoder(image_shape, latent_dim, hidden_dim), generator)
         self.decoder = decoder or glorot_(Decoder(image_shape, latent_dim, hidden_dim), generator)
+        if latent_scale != 1:
+            with torch.no_grad():
+                self.encoder.head.weight.mul_(latent_scale)
+                self.decoder.hidden.weight.mul_(latent_scale)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

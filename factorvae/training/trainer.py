@@ -14,7 +14,7 @@ from factorvae.datasets import Dataset
 from factorvae.datasets.table import OwnImages, as_dataset
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
-from factorvae.models import VAE, Discriminator
+from factorvae.models import VAE, Decoder, Discriminator, Encoder
 from factorvae.objective import (
     discriminator_accuracy,
     discriminator_loss,
@@ -31,6 +31,7 @@ from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.running_figures import RunningFigures
+from factorvae.training.waking import NUM_IMAGES, wake_dead_latents
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -83,7 +84,13 @@ class Trainer:
         self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
-        self.vae = vae or VAE(dataset.image_shape, config.latent_dim, config.hidden_dim, weights)
+        self.vae = vae or VAE(
+            dataset.image_shape,
+            config.latent_dim,
+            config.hidden_dim,
+            weights,
+            latent_scale=config.latent_scale,
+        )
         _check_fits(self.vae, config, dataset)
         self.vae.to(device)
         self.vae_parameters = list(self.vae.parameters())
@@ -207,9 +214,13 @@ class Trainer:
                     self.generator.manual_seed(self._next_seed())
                 if self.batches.on_host:
                     self.batches.read(self._next_seed())
-                made = self.launcher(self._draw_and_step, until - self.steps_done)
+                wakes = self.steps_done < self.config.wake_at <= until
+                stop = self.config.wake_at if wakes else until
+                made = self.launcher(self._draw_and_step, stop - self.steps_done)
                 self.steps_done += made
                 self.figures.steps += made
+                if self.steps_done == self.config.wake_at:
+                    self._wake()
 
     def _draw_and_step(self) -> None:
         """All that a step does on the device."""
@@ -217,6 +228,13 @@ class Trainer:
         self.figures.add(self.step(x1, x2))
         if self.penalty or self.anneals:
             self.steps_made += 1
+
+    def _wake(self) -> None:
+        """Let dead latents begin anew; every process of a world does the same."""
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, self.steps_done))
+        index = torch.randint(len(self.dataset), (NUM_IMAGES,), generator=generator)
+        images = self.dataset.batch(index.to(self.dataset.index_device(self.device)), self.device)
+        wake_dead_latents(self.vae, self.vae_optimizer, images, generator)
 
     def _next_seed(self) -> int:
         """Of the step to come."""
@@ -285,6 +303,8 @@ def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
         raise UserError(f"the VAE takes images {vae.image_shape}, these are {dataset.image_shape}")
     if vae.latent_dim != config.latent_dim:
         raise UserError(f"the VAE has {vae.latent_dim} latents, latent_dim is {config.latent_dim}")
+    if config.wake_at and not (type(vae.encoder) is Encoder and type(vae.decoder) is Decoder):
+        raise UserError("wake_at is for the paper's encoder and decoder only")
 
 
 def _load_moments(optimizer: Adam, state: dict) -> None:

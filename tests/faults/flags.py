@@ -77,6 +77,10 @@ stray | unrecognized arguments: stray
 --beta_start nan | --beta_start must be a finite number, not nan
 --gamma_start inf | --gamma_start must be a finite number, not inf
 --gamma_start x | --gamma_start & 'x'
+--latent_scale 0 | --latent_scale must be greater than 0, not 0.0
+--latent_scale 1e9 | --latent_scale must be at most 100
+--wake_at -1 | --wake_at must be at least 0, not -1
+--wake_at soon | --wake_at & 'soon'
 --anneal_from -1 | --anneal_from must be at least 0, not -1
 --anneal_from 5 --anneal_until 3 | --anneal_until 3 is before --anneal_from 5
 --anneal_until 1.5 | --anneal_until & '1.5'

@@ -278,7 +278,10 @@ def test_weights_that_are_not_finite_are_not_saved(sprites, tmp_path):
 BF16 = pytest.param({"precision": "bf16"}, marks=pytest.mark.slow)  # emulated on most processors
 
 
-@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}])
+WOKEN = {"latent_scale": 1e-3, "wake_at": 4}
+
+
+@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN])
 def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
     config = dataclasses.replace(SMALL, **changes)
     train(sprites, tmp_path / "whole", config, 6)
