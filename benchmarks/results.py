@@ -101,35 +101,48 @@ def methods(length: str) -> list[Sweep]:
 ON_THE_WAY = (1000, 2500, 5000, 10000)
 SEEDS = "--seed 0-4"
 TWO_CORES = "--jobs 2 --threads 1"
-FAST = f"--preset fast {TWO_CORES}"
+FAST = f"--preset fast --precision bf16 {TWO_CORES}"
+CONSTANT = f"--disc_width 300 --lr 0.0006 --lr_disc 0.0005 --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
         Sweep(
-            "factorvae",
+            "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {SEEDS}",
             "dsprites_factorvae",
             ON_THE_WAY,
         ),
         Sweep(
-            "betavae",
+            "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {SEEDS}",
             "dsprites_betavae",
             ON_THE_WAY,
         ),
         Sweep(
+            "factorvae",
+            "FactorVAE, all latents at once",
+            f"{CONSTANT} --gamma 6.4 {SEEDS}",
+            on_the_way=ON_THE_WAY,
+        ),
+        Sweep(
+            "betavae",
+            "beta-VAE, all latents at once",
+            f"{CONSTANT} --beta 4 --gamma 0 {SEEDS}",
+            on_the_way=ON_THE_WAY,
+        ),
+        Sweep(
             "rooms",
-            "FactorVAE, fast",
-            f"--dataset rooms {FAST} --seed 0",
+            "FactorVAE, all latents at once",
+            f"--dataset rooms {CONSTANT} --seed 0",
             "rooms_factorvae",
         ),
         Sweep(
             "annealed",
-            "FactorVAE, fast, annealed",
-            f"{FAST} --gamma 6.4 {ANNEALED} {SEEDS}",
+            "FactorVAE, annealed",
+            f"{CONSTANT} --gamma 6.4 {ANNEALED} {SEEDS}",
             "dsprites_annealed",
         ),
         Sweep(

@@ -42,7 +42,10 @@ PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of tho
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
 # what --preset changes of the defaults, after the dataset and before the method
 RECIPES: dict[str, dict[str, object]] = {
-    "fast": {"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "max_steps": 5000},
+    "fast": {
+        **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4},
+        **{"latent_scale": 0.1, "wake_at": 2000, "max_steps": 8000},
+    },
 }
 
 # A latent with no more nats of KL to the prior than this is dead: it tells the decoder nothing that
@@ -157,7 +160,7 @@ class TrainConfig(Config):
     preset: str | None = option(
         None,
         "objective",
-        "a recipe, which fills what is left unset; fast: 5,000 steps, docs/recipe.md",
+        "a recipe, which fills what is left unset; fast: 8,000 steps, docs/recipe.md",
         choices=tuple(RECIPES),
         resume="free",
     )
@@ -207,7 +210,10 @@ class TrainConfig(Config):
     )
 
     wake_at: int = option(
-        0, "optimisation", "step after which dead latents begin anew; 0: never", minimum=0
+        0,
+        "optimisation",
+        "step after which latents of at most a tenth of a nat begin anew; 0: never",
+        minimum=0,
     )
 
     batch_size: int = option(

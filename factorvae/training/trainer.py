@@ -31,7 +31,7 @@ from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.running_figures import RunningFigures
-from factorvae.training.waking import NUM_IMAGES, wake_dead_latents
+from factorvae.training.waking import NUM_IMAGES, wake_latents
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -230,11 +230,11 @@ class Trainer:
             self.steps_made += 1
 
     def _wake(self) -> None:
-        """Let dead latents begin anew; every process of a world does the same."""
+        """Let faint latents begin anew; every process of a world does the same."""
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, self.steps_done))
         index = torch.randint(len(self.dataset), (NUM_IMAGES,), generator=generator)
         images = self.dataset.batch(index.to(self.dataset.index_device(self.device)), self.device)
-        wake_dead_latents(self.vae, self.vae_optimizer, images, generator)
+        wake_latents(self.vae, self.vae_optimizer, images, generator)
 
     def _next_seed(self) -> int:
         """Of the step to come."""

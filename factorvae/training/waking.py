@@ -1,26 +1,24 @@
-"""Latents that have died begin anew, with what the encoder has learnt since."""
+"""Latents that say next to nothing begin anew, with what the encoder has learnt since."""
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from factorvae.config import DEAD_KL
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent
 
-NUM_IMAGES = 1024  # by which it is told which latents are dead
+NUM_IMAGES = 1024  # by which it is told which latents say next to nothing
+FAINT_KL = 0.1  # nats that such a latent carries at most
 STD = 0.5  # of a woken latent's means; its variances begin at 1
 
 
 @torch.no_grad()
-def wake_dead_latents(
-    vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Draw anew, in place, the encoder's rows and the decoder's column of every dead latent.
+def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw anew, in place, the encoder's rows and the decoder's column of every faint latent.
 
     Such a latent's means become a random linear function of the encoder's last features, centred
     and of deviation STD; its log variance becomes 0, and Adam's first moments of these weights too.
-    What all of them are multiplied with says which are dead, so no value waits for the device.
+    Masks say which they are, so that no value waits for the device.
 
     Args:
         vae: with the paper's encoder and decoder.
@@ -28,12 +26,12 @@ def wake_dead_latents(
         generator: draws the weights, on the CPU.
 
     Returns:
-        Which latents were dead, those of at most DEAD_KL nats: bool [latent_dim].
+        Which latents were faint, of at most FAINT_KL nats: bool [latent_dim].
     """
     head, hidden = vae.encoder.head, vae.decoder.hidden
     mu, logvar = vae.encode(images)  # [N, latent_dim] each
-    dead = kl_per_latent(mu, logvar) <= DEAD_KL
-    rows = torch.cat([dead, dead])  # of the head: those of mu, then those of logvar
+    faint = kl_per_latent(mu, logvar) <= FAINT_KL
+    rows = torch.cat([faint, faint])  # of the head: those of mu, then those of logvar
 
     drawn = _glorot(head.weight, generator)  # [2 * latent_dim, hidden_dim]
     drawn[vae.latent_dim :] = 0
@@ -41,15 +39,15 @@ def wake_dead_latents(
     head.bias.mul_(~rows)
     mu, _ = vae.encode(images)
     scale = STD / mu.std(dim=0).clamp_min(1e-6)  # [latent_dim]
-    head.weight[: vae.latent_dim].mul_(torch.where(dead, scale, 1)[:, None])
-    head.bias[: vae.latent_dim].sub_(torch.where(dead, mu.mean(dim=0) * scale, 0))
-    hidden.weight.copy_(torch.where(dead, _glorot(hidden.weight, generator), hidden.weight))
+    head.weight[: vae.latent_dim].mul_(torch.where(faint, scale, 1)[:, None])
+    head.bias[: vae.latent_dim].sub_(torch.where(faint, mu.mean(dim=0) * scale, 0))
+    hidden.weight.copy_(torch.where(faint, _glorot(hidden.weight, generator), hidden.weight))
 
     moments = optimizer.state
     moments[head.weight]["exp_avg"].mul_(~rows[:, None])
     moments[head.bias]["exp_avg"].mul_(~rows)
-    moments[hidden.weight]["exp_avg"].mul_(~dead)
-    return dead
+    moments[hidden.weight]["exp_avg"].mul_(~faint)
+    return faint
 
 
 def _glorot(weight: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Latents that begin small, and dead ones that begin anew."""
+"""Latents that begin small, and faint ones that begin anew."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from factorvae.errors import UserError
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent
 from factorvae.training.trainer import Trainer
-from factorvae.training.waking import STD, wake_dead_latents
+from factorvae.training.waking import STD, wake_latents
 
 SMALL = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4)
-DEAD = [1, 4]  # of 5 latents
+FAINT = [1, 4]  # of 5 latents
 
 
 @pytest.fixture
@@ -25,25 +25,25 @@ def asleep(sprites):
     sum(map(torch.sum, (*vae.encode(images), vae.decode(torch.ones(2, 5))))).backward()
     optimizer.step()
     with torch.no_grad():
-        vae.encoder.head.weight.mul_(20).view(2, 5, 16)[:, DEAD] = 0
-        vae.encoder.head.bias.view(2, 5)[:, DEAD] = 0
+        vae.encoder.head.weight.mul_(100).view(2, 5, 16)[:, FAINT] = 0
+        vae.encoder.head.bias.view(2, 5)[:, FAINT] = 0
     return vae, optimizer, images
 
 
-def test_dead_latents_begin_anew_and_the_others_stay(asleep):
+def test_faint_latents_begin_anew_and_the_others_stay(asleep):
     vae, optimizer, images = asleep
     before = {name: weight.clone() for name, weight in vae.state_dict().items()}
     moments = {p: optimizer.state[p]["exp_avg"].clone() for p in vae.parameters()}
-    found = wake_dead_latents(vae, optimizer, images, torch.Generator().manual_seed(1))
-    assert found.nonzero().flatten().tolist() == DEAD
+    found = wake_latents(vae, optimizer, images, torch.Generator().manual_seed(1))
+    assert found.nonzero().flatten().tolist() == FAINT
 
     with torch.no_grad():
         mu, logvar = vae.encode(images)
-    assert mu[:, DEAD].mean(dim=0).abs().max() < 1e-4
-    assert torch.allclose(mu[:, DEAD].std(dim=0), torch.tensor(STD), rtol=1e-3)
-    assert not logvar[:, DEAD].any()
-    assert (kl_per_latent(mu, logvar)[DEAD] > 0.1).all()
-    alive = [j for j in range(5) if j not in DEAD]
+    assert mu[:, FAINT].mean(dim=0).abs().max() < 1e-4
+    assert torch.allclose(mu[:, FAINT].std(dim=0), torch.tensor(STD), rtol=1e-3)
+    assert not logvar[:, FAINT].any()
+    assert (kl_per_latent(mu, logvar)[FAINT] > 0.1).all()
+    alive = [j for j in range(5) if j not in FAINT]
     for name, shape in (("weight", (2, 5, 16)), ("bias", (2, 5))):
         now, then = (
             x.view(shape) for x in (getattr(vae.encoder.head, name), before[f"encoder.head.{name}"])
@@ -51,26 +51,26 @@ def test_dead_latents_begin_anew_and_the_others_stay(asleep):
         assert torch.equal(now[:, alive], then[:, alive])
     hidden = vae.decoder.hidden.weight
     assert torch.equal(hidden[:, alive], before["decoder.hidden.weight"][:, alive])
-    assert (hidden[:, DEAD] != before["decoder.hidden.weight"][:, DEAD]).all()
+    assert (hidden[:, FAINT] != before["decoder.hidden.weight"][:, FAINT]).all()
     for name in {*before} - {"encoder.head.weight", "encoder.head.bias", "decoder.hidden.weight"}:
         assert torch.equal(vae.state_dict()[name], before[name])
 
     for parameter, then in moments.items():
         now = optimizer.state[parameter]["exp_avg"]
         if parameter is hidden:
-            assert torch.equal(now[:, alive], then[:, alive]) and not now[:, DEAD].any()
+            assert torch.equal(now[:, alive], then[:, alive]) and not now[:, FAINT].any()
         elif parameter.shape[0] == 10:  # the head's rows
             now, then = now.view(2, 5, -1), then.view(2, 5, -1)
-            assert torch.equal(now[:, alive], then[:, alive]) and not now[:, DEAD].any()
+            assert torch.equal(now[:, alive], then[:, alive]) and not now[:, FAINT].any()
         else:
             assert torch.equal(now, then)
 
 
-def test_where_none_is_dead_nothing_changes(asleep):
+def test_where_none_is_faint_nothing_changes(asleep):
     vae, optimizer, images = asleep
-    wake_dead_latents(vae, optimizer, images, torch.Generator().manual_seed(1))
+    wake_latents(vae, optimizer, images, torch.Generator().manual_seed(1))
     before = {name: weight.clone() for name, weight in vae.state_dict().items()}
-    assert not wake_dead_latents(vae, optimizer, images, torch.Generator().manual_seed(2)).any()
+    assert not wake_latents(vae, optimizer, images, torch.Generator().manual_seed(2)).any()
     assert all(torch.equal(weight, before[name]) for name, weight in vae.state_dict().items())
 
 
@@ -80,7 +80,7 @@ def test_a_run_wakes_once_and_at_its_step(sprites, monkeypatch):
     def note(vae, optimizer, images, generator):
         woken.append((trainer.steps_done, images.shape, generator.initial_seed()))
 
-    monkeypatch.setattr("factorvae.training.trainer.wake_dead_latents", note)
+    monkeypatch.setattr("factorvae.training.trainer.wake_latents", note)
     trainer = Trainer(dataclasses.replace(SMALL, wake_at=3), sprites)
     for until in (2, 5, 6):
         trainer.advance(until - trainer.steps_done)
