@@ -118,8 +118,7 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {SEEDS}",
-            "dsprites_betavae",
-            ON_THE_WAY,
+            on_the_way=ON_THE_WAY,
         ),
         Sweep(
             "factorvae",
@@ -131,7 +130,8 @@ PROFILES: dict[str, list[Sweep]] = {
             "betavae",
             "beta-VAE, all latents at once",
             f"{CONSTANT} --beta 4 --gamma 0 {SEEDS}",
-            on_the_way=ON_THE_WAY,
+            "dsprites_betavae",
+            ON_THE_WAY,
         ),
         Sweep(
             "rooms",
