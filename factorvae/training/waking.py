@@ -29,7 +29,7 @@ def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Gen
         Which latents were faint, of at most FAINT_KL nats: bool [latent_dim].
     """
     head, hidden = vae.encoder.head, vae.decoder.hidden
-    mu, logvar = vae.encode(images)  # [N, latent_dim] each
+    mu, logvar = _encode(vae, images)  # [N, latent_dim] each
     faint = kl_per_latent(mu, logvar) <= FAINT_KL
     rows = torch.cat([faint, faint])  # of the head: those of mu, then those of logvar
 
@@ -37,7 +37,7 @@ def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Gen
     drawn[vae.latent_dim :] = 0
     head.weight.copy_(torch.where(rows[:, None], drawn, head.weight))
     head.bias.mul_(~rows)
-    mu, _ = vae.encode(images)
+    mu, _ = _encode(vae, images)
     scale = STD / mu.std(dim=0).clamp_min(1e-6)  # [latent_dim]
     head.weight[: vae.latent_dim].mul_(torch.where(faint, scale, 1)[:, None])
     head.bias[: vae.latent_dim].sub_(torch.where(faint, mu.mean(dim=0) * scale, 0))
@@ -48,6 +48,12 @@ def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Gen
     moments[head.bias]["exp_avg"].mul_(~rows)
     moments[hidden.weight]["exp_avg"].mul_(~faint)
     return faint
+
+
+def _encode(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
+    """mu and logvar of the images, without the memory that a batch of all of them would take."""
+    mus, logvars = zip(*map(vae.encode, images.split(64)), strict=True)
+    return torch.cat(mus), torch.cat(logvars)
 
 
 def _glorot(weight: Tensor, generator: torch.Generator) -> Tensor:
