@@ -539,10 +539,11 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     write_csv(docs / "results.csv", COLUMNS, rows)
     curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
     (docs / "results.md").write_text(markdown(rows, bool(curve)))
+    titles = {(profile, sweep.name): sweep.title for profile, sweep in all_sweeps()}
     settings = {
-        f"{name}, beta {beta:g}, gamma {gamma:g} ({profile})": np.array(
-            [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
-        )
+        ", ".join(
+            [titles.get((profile, name), name), f"gamma {gamma:g}" if gamma else f"beta {beta:g}"]
+        ): np.array([[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group])
         for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
         if dataset == "dsprites"
     }
