@@ -27,7 +27,7 @@ from factorvae.training.trainer import Trainer
 from tests.helpers import run_main, same_state
 
 SMALL = "--hidden_dim 16 --disc_depth 1 --disc_width 16 --batch_size 8 --threads 1".split()
-SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3".split()
+SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3 --wake_at 14".split()
 ON_CARD = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, lr=1e-3)
 # Asked for when a test is about to run: a process must not touch CUDA before it forks.
 needs_cuda = pytest.mark.skipif("not torch.cuda.is_available()", reason="no CUDA device")

@@ -464,7 +464,7 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
 
 
 @needs_cuda
-@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}])
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}, WOKEN])
 def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, same_convolutions, changes):
     config = dataclasses.replace(SMALL, lr=1e-3, **changes)
     eager, graphed = (on_cuda(config, sprites, graphs) for graphs in (False, True))
