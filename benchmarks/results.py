@@ -396,6 +396,11 @@ def all_sweeps() -> Iterator[tuple[str, Sweep]]:
             yield profile, sweep
 
 
+def title_of(profile: str, name: str) -> str:
+    """A sweep's title, or its name where the profile has it no more."""
+    return next((s.title for p, s in all_sweeps() if (p, s.name) == (profile, name)), name)
+
+
 TABLE = {
     "FactorVAE score": "factor_vae_score",
     "MIG": "mig",
@@ -466,7 +471,7 @@ OF_CURVE = (
 
 def markdown(rows: Sequence[dict], has_curve: bool) -> str:
     """docs/results.md."""
-    titles = {(profile, sweep.name): sweep for profile, sweep in all_sweeps()}
+    sweeps = {(profile, sweep.name): sweep for profile, sweep in all_sweeps()}
     lines = [
         "# Results",
         "",
@@ -480,15 +485,14 @@ def markdown(rows: Sequence[dict], has_curve: bool) -> str:
     ]
     commands = {}
     for (profile, name, dataset, beta, gamma, steps), group in groups_of(rows):
-        sweep = titles.get((profile, name))
         cells = [cell(group, names) for names in TABLE.values()]
         seeds = ", ".join(sorted({str(row["seed"]) for row in group}))
         minutes = np.mean([float(row["seconds"]) for row in group]) / 60
-        title = f"{sweep.title if sweep else name} ({profile})"
+        title = f"{title_of(profile, name)} ({profile})"
         settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"
         lines.append(f"| {dataset} | {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
-        if sweep:
-            commands[profile, name] = f"    python train.py {sweep.flags}"
+        if (profile, name) in sweeps:
+            commands[profile, name] = f"    python train.py {sweeps[profile, name].flags}"
     lines += ["", *PUBLISHED, *(OF_CURVE if has_curve else ())]
     lines += ["Trained by", "", *commands.values(), ""]
     lines += ["and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`."]
@@ -539,11 +543,10 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     write_csv(docs / "results.csv", COLUMNS, rows)
     curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
     (docs / "results.md").write_text(markdown(rows, bool(curve)))
-    titles = {(profile, sweep.name): sweep.title for profile, sweep in all_sweeps()}
     settings = {
-        ", ".join(
-            [titles.get((profile, name), name), f"gamma {gamma:g}" if gamma else f"beta {beta:g}"]
-        ): np.array([[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group])
+        f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(
+            [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
+        )
         for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
         if dataset == "dsprites"
     }
@@ -572,10 +575,9 @@ def curves_of(rows: Sequence[dict]) -> dict[str, list[np.ndarray]]:
 
     The minutes are steps over the speed of the sweep's least disturbed run.
     """
-    titles = {(profile, sweep.name): sweep.title for profile, sweep in all_sweeps()}
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for row in rows:
-        title = titles.get((row["profile"], row["sweep"]), row["sweep"])
+        title = title_of(row["profile"], row["sweep"])
         points = curves.setdefault(title, {}).setdefault(row["run"], [])
         names = ("steps", "seconds", "factor_vae_score_paper", "recon_loss")
         points.append([float(row[name]) for name in names])
