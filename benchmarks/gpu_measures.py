@@ -32,6 +32,7 @@ from factorvae.evaluation.scores import METRICS
 from factorvae.files import LOG_NAME
 from factorvae.models import VAE, Discriminator, conv_channels
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH
+from factorvae.training.loop import STEPS_AT_ONCE
 from factorvae.training.trainer import DTYPES, Trainer
 
 ONE_RUN_TARGET = "target: 3,000 steps/s, 8 times"
@@ -369,6 +370,7 @@ def measure_compiled(bench: Bench, precision: str) -> None:
 def measure_sweep(bench: Bench, precision: str) -> None:
     """Several runs in turns, as in `factorvae.training.sweep`, but without their logs."""
     device, steps = bench.device, bench.effort.steps
+    at_once = min(steps, STEPS_AT_ONCE[device.type])
     use_device(device)
     moved = sum(bytes_per_step(bench.config(precision=precision)).values())
     target = (
@@ -380,9 +382,11 @@ def measure_sweep(bench: Bench, precision: str) -> None:
         trainers = [bench.trainer(precision=precision, seed=seed) for seed in range(runs)]
 
         def turn() -> None:
+            for _ in range(0, steps, at_once):
+                for trainer in trainers:
+                    trainer.advance(at_once)
             for trainer in trainers:
                 trainer.wait()
-                trainer.advance(steps)
 
         return bench.rates(turn, runs * steps)
 

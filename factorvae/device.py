@@ -1,10 +1,14 @@
 """What a program has to work with: its device, its CPU threads and its memory."""
 
 import ctypes
+import functools
+import importlib.util
 import math
 import os
 import re
+import shutil
 import sys
+import sysconfig
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -62,6 +66,25 @@ def use_device(device: torch.device, deterministic: bool = False) -> None:
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.deterministic = deterministic
+
+
+def multiplies_in_tf32() -> bool:
+    """Whether products of float32 on CUDA may be in TF32; `exact_float32` says no."""
+    allowed = torch.get_float32_matmul_precision() != "highest"
+    return allowed and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+
+
+@functools.cache
+def compiles_kernels() -> bool:
+    """Whether Triton can compile for the current CUDA device, for which it needs a C compiler."""
+    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return (
+        importlib.util.find_spec("triton") is not None
+        and any(shutil.which(name) for name in compilers if name)
+        and Path(sysconfig.get_path("include"), "Python.h").exists()
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability() >= (8, 0)  # the first with TF32 and bfloat16
+    )
 
 
 def describe_device(device: torch.device) -> str:

@@ -2,11 +2,16 @@
 
 `DownConv(x.bfloat16())` is thus a bfloat16 convolution with float32 master weights, said by the
 caller in plain sight. All images are channels-last, as the convolutions of CPU and GPU want them.
+On CUDA the convolutions are kernels of our own where these can be compiled.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from factorvae.device import compiles_kernels, multiplies_in_tf32
+
+LARGEST_MAP = 2**28  # numbers; the kernels count those of its eightfold in 32 bits
 
 
 class Linear(nn.Linear):
@@ -17,25 +22,52 @@ class Linear(nn.Linear):
 
 
 class DownConv(nn.Conv2d):
-    """4x4 convolution that halves height and width: [B, C_in, H, W] -> [B, C_out, H/2, W/2]."""
+    """4x4 convolution that halves height and width, and ReLU.
+
+    [B, C_in, H, W] -> [B, C_out, H/2, W/2]
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
         channels_last_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        if kernels_serve(x):
+            from factorvae import cuda_convs  # here: Triton is not everywhere
+
+            return cuda_convs.DownConvReLU.apply(x, self.weight, self.bias)
+        return F.relu_(self._conv_forward(x, self.weight.to(x.dtype), self.bias.to(x.dtype)))
 
 
 class UpConv(nn.ConvTranspose2d):
-    """4x4 transposed convolution that doubles: [B, C_in, H, W] -> [B, C_out, 2H, 2W]."""
+    """4x4 transposed convolution that doubles height and width, and ReLU unless that is left out.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    [B, C_in, H, W] -> [B, C_out, 2H, 2W]
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, relu: bool = True) -> None:
         super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
         channels_last_(self)
+        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return _UpConv.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        if kernels_serve(x):
+            from factorvae import cuda_convs
+
+            return cuda_convs.UpConv.apply(x, self.weight, self.bias, self.relu)
+        x = _UpConv.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return F.relu_(x) if self.relu else x
+
+
+def kernels_serve(x: Tensor) -> bool:
+    """Whether `factorvae.cuda_convs` is to convolve x; the library where float32 is to be exact."""
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cuda"
+        and (x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and multiplies_in_tf32()))
+        and x.numel() < LARGEST_MAP
+        and compiles_kernels()
+    )
 
 
 def channels_last_(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

@@ -50,7 +50,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         for conv in self.convs:
-            x = F.relu_(conv(x))  # [B, 32, H/2, W/2] ... [B, 64, 4, 4]
+            x = conv(x)  # [B, 32, H/2, W/2] ... [B, 64, 4, 4]
         x = F.relu(self.hidden(x.flatten(1)))  # [B, hidden_dim]
         mu, logvar = self.head(x).float().chunk(2, dim=1)  # [B, latent_dim] each
         return mu, logvar
@@ -65,14 +65,15 @@ class Decoder(nn.Module):
         self.hidden = Linear(latent_dim, hidden_dim)
         self.expand = Linear(hidden_dim, 64 * 4 * 4)
         self.upconvs = nn.ModuleList(map(UpConv, channels[:-1], channels[1:]))
+        self.upconvs[-1].relu = False  # it gives logits
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.relu(self.hidden(z))  # [B, hidden_dim]
         x = F.relu(self.expand(x)).view(-1, 64, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last)
-        for upconv in self.upconvs[:-1]:
-            x = F.relu_(upconv(x))  # [B, 64, 8, 8] ... [B, 32, H/2, W/2]
-        return self.upconvs[-1](x).float()  # [B, C, H, W]
+        for upconv in self.upconvs:
+            x = upconv(x)  # [B, 64, 8, 8] ... [B, 32, H/2, W/2], [B, C, H, W]
+        return x.float()
 
 
 class VAE(nn.Module):

@@ -25,10 +25,15 @@ def one_thread():
 
 @pytest.fixture
 def same_convolutions(monkeypatch):
-    """Of cuDNN's algorithms only those that give the same bits every time, as --deterministic."""
+    """As `train.py --deterministic` sets up CUDA: products in TF32, for which there are kernels of
+    our own, and of cuDNN's algorithms only those that give the same bits every time."""
     import torch
 
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,13 @@ from factorvae.checkpoint import save_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.run_log import RunLog, shown_figures
+from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer
 
-STEPS_AT_ONCE = {"cpu": 1, "cuda": 1000}  # that the host starts before it looks for a signal
+# That the host starts before it looks for a signal, and before other runs on the device have their
+# turn. On CUDA one launch: a second one would keep the host waiting for the first to be under way.
+STEPS_AT_ONCE = {"cpu": 1, "cuda": STEPS_PER_LAUNCH[0]}
 
 
 class ProgressOfRun(Protocol):
@@ -44,7 +47,8 @@ def fit(
     """Train until so many steps are done, or `stop` has a signal, which then ends every process.
 
     Rows of the log and checkpoints are written on the way, and a checkpoint at the end. It yields
-    whenever it has started steps, before it waits for them: several runs share a device so.
+    whenever it has started steps, and waits for them only where it writes: several runs share a
+    device so.
 
     log: None in a process that leaves all writing to another.
     """
@@ -52,6 +56,7 @@ def fit(
     rows = _Rows(trainer, log, bar)
 
     def save() -> None:
+        trainer.wait()
         trainer.check_finite()
         trainer.check_weights()
         state = {**trainer.state_dict(), "finished": trainer.steps_done >= until}
@@ -64,7 +69,6 @@ def fit(
         trainer.advance(steps)
         yield
         bar.advance(steps)
-        trainer.wait()
         fault = trainer.launcher.take_fault()
         if fault and log:
             text = f"steps are made one by one: they could not be recorded ({fault})"
@@ -72,6 +76,7 @@ def fit(
             bar.say(text)
         at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
         if at_row:
+            trainer.wait()
             trainer.check_finite()
             rows.add()
         if trainer.steps_done % config.log_every == 0:  # a last, partial row is not begun anew

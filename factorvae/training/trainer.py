@@ -144,8 +144,9 @@ class Trainer:
 
         A method without a discriminator makes the first half alone.
 
-        The discriminator's logits on z serve both losses, by one graph: `inputs` says which
-        network's gradients each backward pass is for.
+        `inputs` says which network's gradients a backward pass is for. The discriminator sees z in
+        either half: one pass over both kinds of codes takes its gradients at once, where one graph
+        for both losses would take them twice, to add them up.
 
         Args:
             x1, x2: [B, C, H, W] in [0, 1], or this process's part of them; without a
@@ -169,7 +170,7 @@ class Trainer:
             penalty = self.penalty(*codes, self.steps_made)
         loss = recon + beta * kl + gamma * penalty  # Eq. 2
         self.vae_optimizer.zero_grad()
-        loss.backward(inputs=self.vae_parameters, retain_graph=bool(self.discriminator))
+        loss.backward(inputs=self.vae_parameters)
         self.vae_optimizer.step()
         figures = [recon, kl]
         if self.penalty:
@@ -181,7 +182,8 @@ class Trainer:
                 z2 = reparameterize(mu2, logvar2, self._noise())
                 # over the whole batch: in a world of several, codes of all processes change places
                 z_perm = permute_dims(self.world.all_gather_rows(z2), self.generator)[self.shard]
-            d_perm = self._discriminator(z_perm.to(dtype))  # [B, 2]
+            both = torch.cat([z.detach(), z_perm])  # [2B, latent_dim]
+            d_joint, d_perm = self._discriminator(both.to(dtype)).chunk(2)  # [B, 2] each
             disc_loss = discriminator_loss(d_joint, d_perm)
             self.disc_optimizer.zero_grad()
             disc_loss.backward(inputs=self.disc_parameters)

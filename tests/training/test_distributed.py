@@ -132,15 +132,19 @@ def work(folder, data):
 
 
 def launch(folder, data):
-    """Two processes with torchrun's agent and environment, as forks of this one."""
-    import torch._dynamo  # noqa: F401  now, and not by each for itself: torch.optim needs it
+    """Two processes with torchrun's agent and environment, as forks of this one.
+
+    Where there is CUDA they are not: an import may have touched it, and no fork can use it then.
+    """
+    import torch._dynamo  # now, and not by each for itself: torch.optim needs it
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     with open(folder / "output", "w") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     settings = dict(min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="two", max_restarts=0)
-    settings |= dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+    settings |= dict(rdzv_backend="c10d", rdzv_endpoint="localhost:0")
+    settings |= dict(start_method="spawn" if torch.cuda.is_available() else "fork")
     elastic_launch(LaunchConfig(**settings), work)(folder, data)
 
 
