@@ -27,6 +27,7 @@ from factorvae.objective import (
 )
 from factorvae.progress import Progress
 from factorvae.run_log import RunLog, columns, read_log
+from factorvae.training import loop
 from factorvae.training.loop import fit, total_steps
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer, derive_seed
@@ -58,6 +59,20 @@ def train(dataset, run_dir, config, until):
 def run_fit(trainer, log, run_dir, until):
     for _ in fit(trainer, log, run_dir, until, StopSignals(), Progress(until, trainer.steps_done)):
         assert trainer.steps_done <= until
+
+
+def test_between_two_launches_others_have_their_turn_and_it_waits_only_to_write(
+    sprites, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(loop.STEPS_AT_ONCE, "cpu", 3)
+    trainer = Trainer(SMALL, sprites, CPU)  # a row every four steps
+    waits, turns = [], []
+    monkeypatch.setattr(trainer, "wait", lambda: waits.append(trainer.steps_done))
+    with RunLog(tmp_path, columns(10), 0, SMALL.log_every) as log:
+        for _ in fit(trainer, log, tmp_path, 10, StopSignals(), Progress(10, 0)):
+            turns.append(trainer.steps_done)
+    assert turns == [3, 4, 7, 8, 10]
+    assert waits == [4, 8, 10, 10]  # the rows, and the checkpoint at the end
 
 
 @pytest.mark.parametrize("gamma", [6.4, 35.0])
