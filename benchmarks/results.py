@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from factorvae.checkpoint import PRETRAINED, export_weights, load_checkpoint, load_model
-from factorvae.config import RECIPES, TrainConfig, parse_sweep
+from factorvae.config import RECIPES, TrainConfig, parse_sweep, recipe_flags
 from factorvae.datasets import FactorSpace, load_dataset
 from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.datasets.rooms import ROOMS
@@ -106,6 +106,9 @@ ON_THE_WAY = (1000, 2500, 5000, 10000)
 SEEDS = "--seed 0-4"
 TWO_CORES = "--jobs 2 --threads 1"
 FAST = f"--preset fast --precision bf16 {TWO_CORES}"
+# The preset of an earlier commit, with which 8,000 steps were made.
+WOKEN = "--disc_width 300 --lr 0.0006 --lr_disc 0.0005 --latent_scale 0.1 --wake_at 2000"
+WOKEN += f" --max_steps 8000 --precision bf16 {TWO_CORES}"
 CONSTANT = f"--disc_width 300 --lr 0.0006 --lr_disc 0.0005 --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
 SHORT = f"--max_steps 20000 {TWO_CORES}"
@@ -122,6 +125,15 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {SEEDS}",
+            on_the_way=ON_THE_WAY,
+        ),
+        Sweep(
+            "woken", "FactorVAE, woken once", f"{WOKEN} --gamma 6.4 {SEEDS}", on_the_way=ON_THE_WAY
+        ),
+        Sweep(
+            "woken_betavae",
+            "beta-VAE, woken once",
+            f"{WOKEN} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_WAY,
         ),
         Sweep(
@@ -649,9 +661,8 @@ benchmarks/results.py says which). Presets are spelled out: the flags are good a
 def shipped_line(file: str, sweep: Sweep, row: dict, sample: float, candidates: int) -> str:
     """A model's row in pretrained/README.md."""
     flags = re.sub(r"--seed \S+", f"--seed {row['seed']}", sweep.flags.replace(" --jobs 2", ""))
-    for name, values in RECIPES.items():  # a flag given twice counts as it is given last
-        spelled = " ".join(f"--{field} {value}" for field, value in values.items())
-        flags = flags.replace(f"--preset {name}", spelled)
+    for name in RECIPES:  # a flag given twice counts as it is given last
+        flags = flags.replace(f"--preset {name}", " ".join(recipe_flags(name)))
     scores = [cell([row], name) for name in ("factor_vae_score", "mig")]
     scores.append(cell([row], ("D_gbt", "C_gbt", "I_gbt")))
     of_how_many = "" if candidates == 1 else f" (of {candidates} seeds)"

@@ -43,10 +43,21 @@ DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for nam
 # what --preset changes of the defaults, after the dataset and before the method
 RECIPES: dict[str, dict[str, object]] = {
     "fast": {
-        **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4},
-        **{"latent_scale": 0.1, "wake_at": 2000, "max_steps": 8000},
+        **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
+        **{"beta_start": 4.0, "anneal_from": 2000, "anneal_until": 8000},
+        **{"wake_at": (2000, 8000), "max_steps": 14000},
     },
 }
+
+
+def recipe_flags(name: str) -> list[str]:
+    """The flags that say what `--preset NAME` fills."""
+    spelled = []
+    for field, value in RECIPES[name].items():
+        values = value if isinstance(value, tuple) else (value,)
+        spelled += [f"--{field}", *map(str, values)]
+    return spelled
+
 
 # A latent with no more nats of KL to the prior than this is dead: it tells the decoder nothing that
 # can be seen (the threshold of UDR, Duan et al. 2020).
@@ -160,7 +171,7 @@ class TrainConfig(Config):
     preset: str | None = option(
         None,
         "objective",
-        "a recipe, which fills what is left unset; fast: 8,000 steps, docs/recipe.md",
+        "a recipe, which fills what is left unset; fast: 14,000 steps, docs/recipe.md",
         choices=tuple(RECIPES),
         resume="free",
     )
@@ -209,10 +220,10 @@ class TrainConfig(Config):
         False, "objective", "of btcvae: minibatch stratified sampling in place of weighted"
     )
 
-    wake_at: int = option(
-        0,
+    wake_at: tuple[int, ...] | None = option(
+        None,
         "optimisation",
-        "step after which latents of at most a tenth of a nat begin anew; 0: never",
+        "steps after which latents of at most a tenth of a nat begin anew",
         minimum=0,
     )
 
@@ -271,6 +282,7 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "wake_at", _steps(self.wake_at))
         if self.anneal_until < self.anneal_from:
             raise UserError(
                 f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"
@@ -285,6 +297,12 @@ class TrainConfig(Config):
     def dataset_options(self) -> dict[str, object]:
         """What `load_dataset` takes besides the name and the folder."""
         return {name: getattr(self, name) for name in DATASET_OPTIONS}
+
+
+def _steps(given: Sequence[int] | int | None) -> tuple[int, ...] | None:
+    """Steps in their order, each once; None for none, and for 0, as checkpoints once had it."""
+    steps = given if isinstance(given, tuple | list) else (given,)
+    return tuple(sorted({*steps} - {0, None})) or None
 
 
 DATASET_OPTIONS = ("image_size", "crop", "grayscale", "split", "skip_bad_images")

@@ -17,6 +17,7 @@ from factorvae.config import (
     TrainConfig,
     parse,
     parse_sweep,
+    recipe_flags,
 )
 from factorvae.datasets import DATASETS
 from factorvae.errors import UserError, run_script
@@ -73,8 +74,7 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
     assert parsed("--preset", "fast", "--lr", "1e-3").lr == 1e-3
     assert parsed("--preset", "fast", "--dataset", "chairs").lr_disc == RECIPES["fast"]["lr_disc"]
     assert parsed("--preset", "fast", "--method", "betavae").beta == 4.0
-    spelled_out = [x for name, value in RECIPES["fast"].items() for x in (f"--{name}", str(value))]
-    assert dataclasses.replace(fast, preset=None) == parsed(*spelled_out)
+    assert dataclasses.replace(fast, preset=None) == parsed(*recipe_flags("fast"))
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ class Trainer:
         self.vae_optimizer = self._adam(self.vae_parameters, config.lr, (0.9, 0.999))
         self._vae = world.parallel(self.vae)
 
+        self.wake_at = config.wake_at or ()
         self.anneals = config.beta_start is not None or config.gamma_start is not None
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
@@ -216,12 +217,11 @@ class Trainer:
                     self.generator.manual_seed(self._next_seed())
                 if self.batches.on_host:
                     self.batches.read(self._next_seed())
-                wakes = self.steps_done < self.config.wake_at <= until
-                stop = self.config.wake_at if wakes else until
+                stop = min([until, *(step for step in self.wake_at if step > self.steps_done)])
                 made = self.launcher(self._draw_and_step, stop - self.steps_done)
                 self.steps_done += made
                 self.figures.steps += made
-                if self.steps_done == self.config.wake_at:
+                if self.steps_done in self.wake_at:
                     self._wake()
 
     def _draw_and_step(self) -> None:

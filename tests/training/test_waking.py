@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from factorvae.config import TrainConfig
+from factorvae.config import TrainConfig, parse_sweep
 from factorvae.errors import UserError
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent
@@ -74,21 +74,32 @@ def test_where_none_is_faint_nothing_changes(asleep):
     assert all(torch.equal(weight, before[name]) for name, weight in vae.state_dict().items())
 
 
-def test_a_run_wakes_once_and_at_its_step(sprites, monkeypatch):
+def test_a_run_wakes_latents_at_its_steps_and_at_no_others(sprites, monkeypatch):
     woken = []
 
     def note(vae, optimizer, images, generator):
         woken.append((trainer.steps_done, images.shape, generator.initial_seed()))
 
     monkeypatch.setattr("factorvae.training.trainer.wake_latents", note)
-    trainer = Trainer(dataclasses.replace(SMALL, wake_at=3), sprites)
-    for until in (2, 5, 6):
+    trainer = Trainer(dataclasses.replace(SMALL, wake_at=(7, 3, 4)), sprites)
+    for until in (2, 6, 8):
         trainer.advance(until - trainer.steps_done)
-    assert [(step, shape) for step, shape, _ in woken] == [(3, (1024, 1, 64, 64))]
+    assert [step for step, _, _ in woken] == [3, 4, 7]
+    assert {shape for _, shape, _ in woken} == {(1024, 1, 64, 64)}
+    assert len({seed for _, _, seed in woken}) == 3
 
     never = Trainer(SMALL, sprites)
     never.advance(4)
-    assert len(woken) == 1
+    assert len(woken) == 3
+
+
+def test_steps_of_waking_are_in_order_and_as_checkpoints_once_had_them():
+    for given, known in ((None, None), (0, None), (5, (5,)), ([9, 2, 9], (2, 9)), ((), None)):
+        config = dataclasses.replace(SMALL, wake_at=given)
+        assert config.wake_at == known
+        assert hash(config) == hash(dataclasses.replace(SMALL, wake_at=known))
+    (config,) = parse_sweep(TrainConfig, "", ["--wake_at", "9", "2"])
+    assert config.wake_at == (2, 9)
 
 
 def test_first_weights_of_the_latents_are_scaled_and_no_others():
@@ -108,4 +119,4 @@ def test_networks_of_ones_own_cannot_be_woken(sprites):
 
     vae = VAE((1, 64, 64), 10, encoder=Own(), decoder=Own())
     with pytest.raises(UserError, match="wake_at is for the paper's"):
-        Trainer(dataclasses.replace(SMALL, wake_at=3), sprites, vae=vae)
+        Trainer(dataclasses.replace(SMALL, wake_at=(3,)), sprites, vae=vae)
