@@ -78,8 +78,9 @@ def paper() -> list[Sweep]:
     length = "--max_steps 300000 --log_every 1000 --seed 0-4"
     factorvae, betavae = "FactorVAE, the paper's recipe", "beta-VAE, the paper's recipe"
     return [
-        Sweep("factorvae", factorvae, f"--gamma 6.4 35 {length}"),
+        Sweep("factorvae", factorvae, f"--gamma 6.4 {length}"),
         Sweep("betavae", betavae, f"--beta 4 --gamma 0 {length}"),
+        Sweep("factorvae_35", factorvae, f"--gamma 35 {length}"),
         Sweep("factorvae_others", factorvae, f"--gamma 10 20 40 {length}"),
         Sweep("betavae_others", betavae, f"--beta 1 --gamma 0 {length}"),
     ]
