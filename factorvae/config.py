@@ -54,8 +54,7 @@ def recipe_flags(name: str) -> list[str]:
     """The flags that say what `--preset NAME` fills."""
     spelled = []
     for field, value in RECIPES[name].items():
-        values = value if isinstance(value, tuple) else (value,)
-        spelled += [f"--{field}", *map(str, values)]
+        spelled += [f"--{field}", *as_given(value).split()]
     return spelled
 
 
@@ -223,7 +222,7 @@ class TrainConfig(Config):
     wake_at: tuple[int, ...] | None = option(
         None,
         "optimisation",
-        "steps after which latents of at most a tenth of a nat begin anew",
+        "steps after which latents of at most a tenth of a nat begin anew; 0: never",
         minimum=0,
     )
 
@@ -251,8 +250,8 @@ class TrainConfig(Config):
     deterministic: bool = option(
         False,
         "run",
-        "on CUDA, the same bits every time on the same device, in a sweep as alone, by slower "
-        "convolutions; on the CPU that is always so",
+        "on CUDA, the same bits every time on the same device, in a sweep as alone, also where "
+        "the library convolves; on the CPU that is always so",
         resume="free",
     )
     threads: int = threads_option()
@@ -282,7 +281,7 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "wake_at", _steps(self.wake_at))
+        object.__setattr__(self, "wake_at", ordered_steps(self.wake_at))
         if self.anneal_until < self.anneal_from:
             raise UserError(
                 f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"
@@ -299,7 +298,7 @@ class TrainConfig(Config):
         return {name: getattr(self, name) for name in DATASET_OPTIONS}
 
 
-def _steps(given: Sequence[int] | int | None) -> tuple[int, ...] | None:
+def ordered_steps(given: Sequence[int] | int | None) -> tuple[int, ...] | None:
     """Steps in their order, each once; None for none, and for 0, as checkpoints once had it."""
     steps = given if isinstance(given, tuple | list) else (given,)
     return tuple(sorted({*steps} - {0, None})) or None
@@ -492,6 +491,11 @@ def _check_method_flags(given: dict[str, object], configs: Sequence[TrainConfig]
             raise UserError(f"--{name} is no setting of --method {' '.join(methods)}")
 
 
+def as_given(value: object) -> str:
+    """A setting's value as one would write it behind its flag: '2000 8000' for (2000, 8000)."""
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def flag_of(field: dataclasses.Field) -> str:
     """--batch_size for batch_size."""
     return f"--{field.name}"
@@ -511,7 +515,7 @@ def _argument(field: dataclasses.Field, shown: Config | None = None) -> dict[str
     told = shown and field.name not in DECIDE_DEFAULTS
     default = getattr(shown, field.name) if told else field.default
     if default is not None:
-        argument["help"] += f" (default: {default})"
+        argument["help"] += f" (default: {as_given(default)})"
     base = field.type
     if isinstance(base, types.UnionType):  # int | None
         base = typing.get_args(base)[0]

@@ -75,15 +75,17 @@ def multiplies_in_tf32() -> bool:
 
 
 @functools.cache
-def compiles_kernels() -> bool:
-    """Whether Triton can compile for the current CUDA device, for which it needs a C compiler."""
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+def compiles_kernels(device: torch.device) -> bool:
+    """Whether Triton can compile for a CUDA device, for which it needs a C compiler: CC or, where
+    that is not set, gcc or clang."""
+    given = os.environ.get("CC")
+    compilers = ("gcc", "clang") if given is None else (given,)
     return (
         importlib.util.find_spec("triton") is not None
-        and any(shutil.which(name) for name in compilers if name)
+        and any(map(shutil.which, compilers))
         and Path(sysconfig.get_path("include"), "Python.h").exists()
         and torch.version.hip is None
-        and torch.cuda.get_device_capability() >= (8, 0)  # the first with TF32 and bfloat16
+        and torch.cuda.get_device_capability(device) >= (8, 0)  # the first with TF32 and bfloat16
     )
 
 

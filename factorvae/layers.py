@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from factorvae.device import compiles_kernels, multiplies_in_tf32
 
-LARGEST_MAP = 2**28  # numbers; the kernels count those of its eightfold in 32 bits
+# What the kernels take: channels of the smaller map, a power of 2, and numbers of a map of which
+# 32 times as many are still counted in 32 bits.
+MOST_CHANNELS, LARGEST_MAP = 128, 2**26
 
 
 class Linear(nn.Linear):
@@ -32,7 +34,7 @@ class DownConv(nn.Conv2d):
         channels_last_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels_serve(x):
+        if kernels_serve(x, self.weight):
             from factorvae import cuda_convs  # here: Triton is not everywhere
 
             return cuda_convs.DownConvReLU.apply(x, self.weight, self.bias)
@@ -51,7 +53,7 @@ class UpConv(nn.ConvTranspose2d):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels_serve(x):
+        if kernels_serve(x, self.weight):
             from factorvae import cuda_convs
 
             return cuda_convs.UpConv.apply(x, self.weight, self.bias, self.relu)
@@ -59,14 +61,21 @@ class UpConv(nn.ConvTranspose2d):
         return F.relu_(x) if self.relu else x
 
 
-def kernels_serve(x: Tensor) -> bool:
-    """Whether `factorvae.cuda_convs` is to convolve x; the library where float32 is to be exact."""
+def kernels_serve(x: Tensor, weight: Tensor) -> bool:
+    """Whether `factorvae.cuda_convs` is to convolve x by these weights of a layer.
+
+    Not where float32 is to be exact, nor for layers unlike the paper's: the library does.
+    """
+    channels, _, height, width = len(weight), *x.shape[1:]
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cuda"
         and (x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and multiplies_in_tf32()))
-        and x.numel() < LARGEST_MAP
-        and compiles_kernels()
+        and height % 2 == width % 2 == 0
+        and channels <= MOST_CHANNELS
+        and channels & (channels - 1) == 0
+        and 0 < x.numel() < LARGEST_MAP
+        and compiles_kernels(x.device)
     )
 
 

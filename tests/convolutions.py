@@ -35,8 +35,8 @@ def compare(device, dtype, tolerance, layers=LAYERS):
         weight = torch.randn(C_low, 4, 4, C_high, generator=generator).to(device)
         weight = weight.permute(0, 3, 1, 2).requires_grad_()
         low = channels_last(B, C_low, h, w, generator=generator, device=device, dtype=dtype)
-        high = channels_last(B, C_high, 2 * h, 2 * w, generator=generator, device=device)
-        high = high.detach().to(dtype).requires_grad_()
+        size = B, C_high, 2 * h, 2 * w
+        high = channels_last(*size, generator=generator, device=device, dtype=dtype)
         for kind, relu in (("down", True), ("up", True), ("up", False)):
             x, C = (high, C_low) if kind == "down" else (low, C_high)
             bias = torch.randn(C, generator=generator).to(device).requires_grad_()
@@ -61,6 +61,27 @@ def compare(device, dtype, tolerance, layers=LAYERS):
             assert ours[0].is_contiguous(memory_format=torch.channels_last)
 
 
+def check_what_is_no_number(device, dtype):
+    """A NaN in a weight is in the output and in the gradients, as ReLU hands it on."""
+    from factorvae import cuda_convs
+
+    weight = torch.ones(32, 16, 4, 4, device=device).to(memory_format=torch.channels_last)
+    weight[5] = torch.nan
+    for kind in ("down", "up"):
+        x = torch.ones(2, 16 if kind == "down" else 32, 4, 4, device=device, dtype=dtype)
+        inputs = [x.requires_grad_(), weight.requires_grad_(), torch.ones(32, device=device)]
+        if kind == "down":
+            y = cuda_convs.DownConvReLU.apply(*inputs)
+            assert y[:, 5].isnan().all() and not y[:, :5].isnan().any()
+        else:
+            y = cuda_convs.UpConv.apply(*inputs[:2], inputs[2][:16], True)
+            assert y.isnan().all()
+        grads = torch.autograd.grad(y.sum(), inputs[:2])
+        assert grads[0].isnan().any()
+        assert kind == "up" or not grads[1][5].isnan().any()  # the gradient itself is a number
+        assert kind == "up" or (grads[1][5] != 0).any()
+
+
 def _up(convolve, relu, x, weight, bias):
     return convolve(x, weight, bias, relu)
 
@@ -71,4 +92,5 @@ def _gated(convolve, gate, *inputs):
 
 if __name__ == "__main__":
     compare("cpu", torch.float32, 1e-5)
+    check_what_is_no_number("cpu", torch.float32)
     print("all agree")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from factorvae.config import EvaluateConfig
+from factorvae.config import EvaluateConfig, as_given
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
@@ -411,4 +411,4 @@ def _setting_value(value: object) -> str:
         return f"{value:,}"
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else as_given(value)

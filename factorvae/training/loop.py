@@ -14,7 +14,7 @@ from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer
 
 # That the host starts before it looks for a signal, and before other runs on the device have their
-# turn. On CUDA one launch: a second one would keep the host waiting for the first to be under way.
+# turn. On CUDA one launch: a second one would keep the host waiting for the first.
 STEPS_AT_ONCE = {"cpu": 1, "cuda": STEPS_PER_LAUNCH[0]}
 
 

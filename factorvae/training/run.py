@@ -11,7 +11,13 @@ import torch
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset
-from factorvae.device import describe_device, emulates_bf16, memory_of, use_threads
+from factorvae.device import (
+    compiles_kernels,
+    describe_device,
+    emulates_bf16,
+    memory_of,
+    use_threads,
+)
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder, version_of
 from factorvae.models import model_on_meta
@@ -203,7 +209,8 @@ def about_device(device: torch.device, precision: str, graphed: bool) -> list[st
     lines = []
     if device.type == "cuda":
         how = "from CUDA graphs" if graphed else "one by one"
-        lines.append(f"{describe_device(device)}; steps are made {how}")
+        kernels = "kernels of our own" if compiles_kernels(device) else "the library"
+        lines.append(f"{describe_device(device)}; steps are made {how}, convolutions by {kernels}")
     if precision == "bf16" and emulates_bf16(device):
         lines.append(f"{device} has no bfloat16 instructions and emulates them: fp32 is faster")
     return lines

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from factorvae.checkpoint import describe_dataset, load_checkpoint
-from factorvae.config import TrainConfig, flag_of
+from factorvae.config import TrainConfig, as_given, flag_of
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 from factorvae.files import (
@@ -89,8 +89,11 @@ def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str
     for field in dataclasses.fields(config):
         there = earlier.get(field.name, field.default)
         here = getattr(config, field.name)
+        if isinstance(there, list):  # JSON knows no tuples
+            there = tuple(there)
         if field.metadata["resume"] == "same" and there != here:
-            differences.append(f"{flag_of(field)} is {there} there and {here} here")
+            told = f"{flag_of(field)} is {as_given(there)} there and {as_given(here)} here"
+            differences.append(told)
     return differences
 
 

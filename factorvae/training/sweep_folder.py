@@ -60,6 +60,8 @@ def check_same_sweep(folder: Path, config: TrainConfig) -> None:
     if os.path.exists(folder / CHECKPOINT_NAME):
         raise UserError(f"{folder} holds a run; a sweep needs a folder of its own: --output_dir")
     there = read_sweep(folder).get("settings", {})  # but for the flags whose values differ by run
+    if there.get("wake_at") == 0:  # as it once said that no latents are woken
+        there = {**there, "wake_at": None}
     differences = differing_flags(config, dataclasses.asdict(config) | there)
     if differences and not config.overwrite:
         raise UserError(f"{folder} holds another sweep: {'; '.join(differences)}. {WAYS_OUT}")

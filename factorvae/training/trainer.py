@@ -128,7 +128,6 @@ class Trainer:
 
         Not the discriminator's: compiled, it computes all its gradients in each backward pass.
         """
-        torch._functorch.config.donated_buffer = False  # or `retain_graph` is refused
         self.vae.compile()
         self.vae.encoder.compile()
         if self.penalty:
@@ -213,6 +212,10 @@ class Trainer:
         until = self.steps_done + steps
         with self.launcher.on_stream():
             while self.steps_done < until:
+                if (
+                    self.steps_done in self.wake_at
+                ):  # before a step that trains them
+                    self._wake()
                 if self.device.type == "cpu":
                     self.generator.manual_seed(self._next_seed())
                 if self.batches.on_host:
@@ -221,8 +224,6 @@ class Trainer:
                 made = self.launcher(self._draw_and_step, stop - self.steps_done)
                 self.steps_done += made
                 self.figures.steps += made
-                if self.steps_done in self.wake_at:
-                    self._wake()
 
     def _draw_and_step(self) -> None:
         """All that a step does on the device."""

@@ -24,8 +24,10 @@ from factorvae import training
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
+from factorvae.errors import UserError
 from factorvae.run_log import read_log
 from factorvae.training.sweep import _in_turns, _train_in_process, runs_of, sweep_dir_of
+from factorvae.training.sweep_folder import check_same_sweep, write_sweep
 from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
 
@@ -75,6 +77,22 @@ def alone(tiny_data, tmp_path_factory):
         return run_dir
 
     return trained
+
+
+def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
+    """JSON has lists for tuples; a 0 is how it was once said that no latents are woken."""
+    config = TrainConfig(wake_at=(2000, 8000))
+    never = dataclasses.replace(config, wake_at=None)
+    write_sweep(tmp_path, [config], [{"folder": "one"}])
+    check_same_sweep(tmp_path, config)
+    with pytest.raises(UserError, match="--wake_at is 2000 8000 there and None here"):
+        check_same_sweep(tmp_path, never)
+    content = json.loads((tmp_path / "study.json").read_text())
+    content["settings"]["wake_at"] = 0
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    check_same_sweep(tmp_path, never)
+    with pytest.raises(UserError, match="--wake_at is None there and 2000 8000 here"):
+        check_same_sweep(tmp_path, config)
 
 
 TWICE_TWO = ("--gamma", "6.4", "20", "--seed", "0-1", "--max_steps", "20", "--jobs", "1")

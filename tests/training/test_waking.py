@@ -82,8 +82,10 @@ def test_a_run_wakes_latents_at_its_steps_and_at_no_others(sprites, monkeypatch)
 
     monkeypatch.setattr("factorvae.training.trainer.wake_latents", note)
     trainer = Trainer(dataclasses.replace(SMALL, wake_at=(7, 3, 4)), sprites)
-    for until in (2, 6, 8):
+    for until in (2, 4, 7):
         trainer.advance(until - trainer.steps_done)
+    assert [step for step, _, _ in woken] == [3, 4]  # 7: no step would train them any more
+    trainer.advance()
     assert [step for step, _, _ in woken] == [3, 4, 7]
     assert {shape for _, shape, _ in woken} == {(1024, 1, 64, 64)}
     assert len({seed for _, _, seed in woken}) == 3
