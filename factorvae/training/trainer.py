@@ -212,9 +212,7 @@ class Trainer:
         until = self.steps_done + steps
         with self.launcher.on_stream():
             while self.steps_done < until:
-                if (
-                    self.steps_done in self.wake_at
-                ):  # before a step that trains them
+                if self.steps_done in self.wake_at:  # before a step that trains them
                     self._wake()
                 if self.device.type == "cpu":
                     self.generator.manual_seed(self._next_seed())

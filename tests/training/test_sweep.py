@@ -23,8 +23,8 @@ import train
 from factorvae import training
 from factorvae.checkpoint import load_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
-from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.errors import UserError
+from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log
 from factorvae.training.sweep import _in_turns, _train_in_process, runs_of, sweep_dir_of
 from factorvae.training.sweep_folder import check_same_sweep, write_sweep
