@@ -57,6 +57,9 @@ COMMITS_NAME = "commits.txt"  # in a sweep's folder: of the code that trained it
 SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
 
 
+SEEDS = "--seed 0-4"
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Runs of one kind.
@@ -103,13 +106,32 @@ def methods(length: str) -> list[Sweep]:
     ]
 
 
+def falling(first: int, last: int) -> str:
+    """Beta from 4 to 1 between these steps."""
+    return f"--beta_start 4 --anneal_from {first} --anneal_until {last}"
+
+
+def explored() -> list[Sweep]:
+    """The preset taken on to 20,000 steps, at other weights; trained on a GPU."""
+    shared = f"--preset fast --max_steps 20000 --log_every 500 {SEEDS}"
+    rising = "--gamma 35 --gamma_start 6.4 --anneal_from 3000 --anneal_until 12000"
+    return [
+        Sweep("constant", "FactorVAE, fast", f"{shared} --gamma 6.4"),
+        Sweep("gamma20", "FactorVAE, fast", f"{shared} --gamma 20"),
+        Sweep("rising35", "FactorVAE, fast, gamma from 6.4", f"{shared} {rising}"),
+        Sweep(
+            "beta4to1",
+            "FactorVAE, fast, beta 4 to 1",
+            f"{shared} --gamma 6.4 {falling(2000, 10000)}",
+            "dsprites_factorvae",
+        ),
+    ]
+
+
 ON_THE_WAY = (1000, 2500, 5000, 10000)
-SEEDS = "--seed 0-4"
 TWO_CORES = "--jobs 2 --threads 1"
 FAST = f"--preset fast --precision bf16 {TWO_CORES}"
-# The preset of an earlier commit, with which 8,000 steps were made.
-WOKEN = "--disc_width 300 --lr 0.0006 --lr_disc 0.0005 --latent_scale 0.1 --wake_at 2000"
-WOKEN += f" --max_steps 8000 --precision bf16 {TWO_CORES}"
+WAKING_TWICE = "--wake_at 2000 8000 --max_steps 14000"
 CONSTANT = f"--disc_width 300 --lr 0.0006 --lr_disc 0.0005 --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
 SHORT = f"--max_steps 20000 {TWO_CORES}"
@@ -119,8 +141,7 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {SEEDS}",
-            "dsprites_factorvae",
-            ON_THE_WAY,
+            on_the_way=ON_THE_WAY,
         ),
         Sweep(
             "fast_betavae",
@@ -129,13 +150,9 @@ PROFILES: dict[str, list[Sweep]] = {
             on_the_way=ON_THE_WAY,
         ),
         Sweep(
-            "woken", "FactorVAE, woken once", f"{WOKEN} --gamma 6.4 {SEEDS}", on_the_way=ON_THE_WAY
-        ),
-        Sweep(
-            "woken_betavae",
-            "beta-VAE, woken once",
-            f"{WOKEN} --beta 4 --gamma 0 {SEEDS}",
-            on_the_way=ON_THE_WAY,
+            "falling",
+            "FactorVAE, beta 4 to 1, woken twice",
+            f"{FAST} --gamma 6.4 {falling(2000, 8000)} {WAKING_TWICE} {SEEDS}",
         ),
         Sweep(
             "factorvae",
@@ -175,6 +192,7 @@ PROFILES: dict[str, list[Sweep]] = {
             on_the_way=ON_THE_WAY,
         ),
     ],
+    "explored": explored(),
     "paper": paper(),
     "methods": methods("--max_steps 300000 --seed 0-4"),
 }
