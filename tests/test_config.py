@@ -74,7 +74,11 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
     assert parsed("--preset", "fast", "--lr", "1e-3").lr == 1e-3
     assert parsed("--preset", "fast", "--dataset", "chairs").lr_disc == RECIPES["fast"]["lr_disc"]
     assert parsed("--preset", "fast", "--method", "betavae").beta == 4.0
-    assert dataclasses.replace(fast, preset=None) == parsed(*recipe_flags("fast"))
+    for name in RECIPES:
+        recipe = dataclasses.replace(parsed("--preset", name), preset=None)
+        assert recipe == parsed(*recipe_flags(name)) == TrainConfig(**RECIPES[name])
+    falling = parsed("--preset", "falling")
+    assert (falling.wake_at, falling.beta_start, falling.max_steps) == ((2000,), 4.0, 20000)
 
 
 @pytest.mark.parametrize(
