@@ -21,6 +21,7 @@ T = TypeVar("T")
 # A process that is through with its share of a sweep waits for the others, for days if need be. One
 # that died is noticed without this: its connections close, and torchrun ends the rest.
 PATIENCE = timedelta(days=365)
+SECONDS_OF_GLOO = 0.2  # at the end of a process
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,9 @@ def join_world() -> Iterator[World]:
         yield replace(world, restarts=restarts)
     finally:
         dist.destroy_process_group()
+        # Gloo's threads give back the last tensors that were exchanged, for which they need the
+        # interpreter: one that is gone by then would abort the process, with all done.
+        time.sleep(SECONDS_OF_GLOO)
 
 
 def _store_of_this_start() -> dist.Store:
