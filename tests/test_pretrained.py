@@ -36,6 +36,8 @@ def test_a_model_reconstructs_as_well_as_its_readme_says(path, images_of):
     assert reconstruction(load_model(path), images) == pytest.approx(float(row[-1]), abs=0.06)
     assert row[2] == f"{checkpoint['step']:,}"
     assert re.search(r"--seed (\d+)", row[0])[1] == str(checkpoint["config"]["seed"])
+    folders = checkpoint["config"]["data_dir"], checkpoint["config"]["output_dir"]
+    assert folders == ("data", None)  # none of the machine that trained it
 
 
 def test_they_are_small_and_one_is_the_default():

@@ -135,6 +135,8 @@ def export_weights(checkpoint: dict, dtype: torch.dtype = torch.float32) -> byte
     `load_checkpoint` reads it as any other; a finished run so exported is still a finished one.
     """
     kept = {key: checkpoint[key] for key in WEIGHTS_ONLY}
+    folders = {"output_dir": None, "data_dir": TrainConfig.data_dir}  # not of this machine
+    kept["config"] = {**kept["config"], **folders}
     kept["vae"] = {name: weight.to(dtype) for name, weight in checkpoint["vae"].items()}
     stream = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **kept, "discriminator": None}, stream)
