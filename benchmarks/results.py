@@ -55,8 +55,6 @@ ESTIMATORS = ("gbt", "forest", "lasso")  # of DCI; the first with all other metr
 PART_BYTES = 16 << 20
 COMMITS_NAME = "commits.txt"  # in a sweep's folder: of the code that trained it
 SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
-
-
 SEEDS = "--seed 0-4"
 TWO_CORES = "--jobs 2 --threads 1"
 
@@ -79,7 +77,7 @@ class Sweep:
 
 def paper() -> list[Sweep]:
     """The most important first: what the README compares, and the paper's best gamma."""
-    length = "--max_steps 300000 --log_every 1000 --seed 0-4"
+    length = f"--max_steps 300000 --log_every 1000 {SEEDS}"
     factorvae, betavae = "FactorVAE, the paper's recipe", "beta-VAE, the paper's recipe"
     return [
         Sweep("factorvae", factorvae, f"--gamma 6.4 {length}"),
@@ -187,7 +185,7 @@ PROFILES: dict[str, list[Sweep]] = {
     ],
     "explored": explored(),
     "paper": paper(),
-    "methods": methods("--max_steps 300000 --seed 0-4"),
+    "methods": methods(f"--max_steps 300000 {SEEDS}"),
 }
 
 

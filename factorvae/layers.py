@@ -66,12 +66,13 @@ def kernels_serve(x: Tensor, weight: Tensor) -> bool:
 
     Not where float32 is to be exact, nor for layers unlike the paper's: the library does.
     """
-    channels, _, height, width = len(weight), *x.shape[1:]
+    channels = len(weight)
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cuda"
         and (x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and multiplies_in_tf32()))
-        and height % 2 == width % 2 == 0
+        and x.dim() == 4
+        and x.shape[2] % 2 == x.shape[3] % 2 == 0
         and channels <= MOST_CHANNELS
         and channels & (channels - 1) == 0
         and 0 < x.numel() < LARGEST_MAP

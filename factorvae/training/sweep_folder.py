@@ -18,7 +18,7 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from factorvae.config import TrainConfig
+from factorvae.config import TrainConfig, ordered_steps
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file, written_to
 from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
@@ -60,8 +60,8 @@ def check_same_sweep(folder: Path, config: TrainConfig) -> None:
     if os.path.exists(folder / CHECKPOINT_NAME):
         raise UserError(f"{folder} holds a run; a sweep needs a folder of its own: --output_dir")
     there = read_sweep(folder).get("settings", {})  # but for the flags whose values differ by run
-    if there.get("wake_at") == 0:  # as it once said that no latents are woken
-        there = {**there, "wake_at": None}
+    if isinstance(there.get("wake_at"), int):  # as it once was: a step, or 0 for none
+        there = {**there, "wake_at": ordered_steps(there["wake_at"])}
     differences = differing_flags(config, dataclasses.asdict(config) | there)
     if differences and not config.overwrite:
         raise UserError(f"{folder} holds another sweep: {'; '.join(differences)}. {WAYS_OUT}")

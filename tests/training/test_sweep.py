@@ -80,7 +80,7 @@ def alone(tiny_data, tmp_path_factory):
 
 
 def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
-    """JSON has lists for tuples; a 0 is how it was once said that no latents are woken."""
+    """JSON has lists for tuples; there was once one step, and 0 said that no latents are woken."""
     config = TrainConfig(wake_at=(2000, 8000))
     never = dataclasses.replace(config, wake_at=None)
     write_sweep(tmp_path, [config], [{"folder": "one"}])
@@ -88,6 +88,9 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
     with pytest.raises(UserError, match="--wake_at is 2000 8000 there and None here"):
         check_same_sweep(tmp_path, never)
     content = json.loads((tmp_path / "study.json").read_text())
+    content["settings"]["wake_at"] = 2000
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    check_same_sweep(tmp_path, dataclasses.replace(config, wake_at=(2000,)))
     content["settings"]["wake_at"] = 0
     (tmp_path / "study.json").write_text(json.dumps(content))
     check_same_sweep(tmp_path, never)
