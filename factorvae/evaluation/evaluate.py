@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from factorvae.checkpoint import (
     default_checkpoint,
@@ -308,7 +309,9 @@ def _run(jobs: Sequence[Job], threads: int, activity: Activity) -> list[tuple[Jo
         with activity.at(job.metric.name):
             return job.run()
 
-    return list(zip(jobs, in_threads(run, jobs, threads), strict=True))
+    # each product's own threads, on top of these, would get in each other's way
+    with threadpool_limits(1, user_api="blas"):
+        return list(zip(jobs, in_threads(run, jobs, threads), strict=True))
 
 
 def _combine(model: EvaluatedModel, name: str, results: Sequence[Result]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import evaluate
 from factorvae.checkpoint import load_checkpoint, save_checkpoint
@@ -221,6 +222,22 @@ def test_all_images_that_the_votes_use_are_encoded_at_once(monkeypatch, sprites)
     monkeypatch.setattr(evaluation.EncodedDataset, "encode", watched)
     scores_of(monkeypatch, vae, metrics=("factor_vae_score",), protocol="paper", repeats=2)
     assert encoded == [432]
+
+
+def test_a_product_within_a_metric_has_one_thread(monkeypatch, sprites):
+    def products_threads():
+        return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+
+    seen, sap = [], METRICS["sap"]
+
+    def watched(trial):
+        seen.append(products_threads())
+        return sap.function(trial)
+
+    monkeypatch.setitem(METRICS, "sap", dataclasses.replace(sap, function=watched))
+    with threadpool_limits(2, user_api="blas"):
+        scores_of(monkeypatch, Oracle(sprites), metrics=("sap",))
+        assert seen == [{1}] and products_threads() == {2}
 
 
 def test_only_the_images_that_are_drawn_are_encoded(monkeypatch, sprites):
