@@ -91,19 +91,22 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
         return SavedScores(path, step, about, rows, details, names)
 
 
-def read_scores(run_dir: Path) -> dict[str, float]:
-    """The finite scores of a run's metrics.json by name; none where it was not evaluated.
+def read_scores(run_dir: Path) -> tuple[dict[str, float], int]:
+    """The finite scores of a run's metrics.json by name, none where it was not evaluated; its step.
 
     Raises:
         UserError: the file is damaged.
     """
     path = run_dir / METRICS_NAME
     if not path.is_file():
-        return {}
+        return {}, 0
     with _taken_for_scores(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         values = {name: score["value"] for name, score in content["scores"].items()}
-        return {name: float(value) for name, value in values.items() if value is not None}
+        step = content["checkpoint"]["step"]
+        if not isinstance(step, int):
+            raise TypeError("step is something else")
+        return {name: float(value) for name, value in values.items() if value is not None}, step
 
 
 @contextmanager

@@ -22,10 +22,10 @@ from factorvae.datasets.mpi3d import load_mpi3d
 from factorvae.datasets.rooms import load_rooms
 from factorvae.datasets.shapes3d import load_shapes3d
 from factorvae.datasets.smallnorb import load_smallnorb
-from factorvae.datasets.table import Dataset
+from factorvae.datasets.table import Dataset, factors_of
 from factorvae.errors import UserError
 
-__all__ = ["DATASETS", "Dataset", "FactorSpace", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "FactorSpace", "factors_of", "load_dataset"]
 
 # Those of a path of the user's own, by what stands before the colon.
 ANYWHERE = {"folder": "folder:PATH", "npz": "npz:FILE"}

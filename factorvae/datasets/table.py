@@ -271,6 +271,13 @@ class Dataset:
         return device
 
 
+def factors_of(dataset: Dataset, index: np.ndarray) -> np.ndarray | None:
+    """Factors int [B, F] of the images at index [B]; None where they are not known."""
+    if dataset.factor_space is not None:
+        return dataset.factor_space.factors_of(index)
+    return None if dataset.factors is None else np.asarray(dataset.factors)[index]
+
+
 def as_dataset(own: "Dataset | OwnImages") -> "Dataset":
     """A dataset of one's own with what it lacks; one of this project as it is.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from factorvae.config import EvaluateConfig
-from factorvae.datasets import Dataset
+from factorvae.datasets import Dataset, factors_of
 from factorvae.encoding import EncodedDataset
 from factorvae.models import Discriminator
 from factorvae.objective import kl_per_code, reparameterize
@@ -97,13 +97,6 @@ def draw_trial(
 def generator_of(seed: int, repeat: int, purpose: str) -> np.random.Generator:
     """The generator for one purpose in one repeat."""
     return np.random.default_rng([seed, repeat, zlib.crc32(purpose.encode())])
-
-
-def factors_of(dataset: Dataset, index: np.ndarray) -> np.ndarray:
-    """Factors int [B, F] of the images at index [B], where they are known."""
-    if dataset.factor_space is not None:
-        return dataset.factor_space.factors_of(index)
-    return dataset.factors[index]
 
 
 def kl_of_points(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:

@@ -17,12 +17,13 @@ from factorvae.checkpoint import (
 from factorvae.config import TrainConfig, VisualizeConfig
 from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
+from factorvae.errors import UserError
 from factorvae.figures.gallery import Gallery, write_gallery
 from factorvae.figures.page import PageTable
 from factorvae.figures.plots import run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
-from factorvae.files import CHECKPOINT_NAME, writable_folder
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, writable_folder
 from factorvae.methods import METHODS, settings_of_others
 from factorvae.run_log import log_until
 from factorvae.saved_scores import SavedScores, Score, read_scores, saved_scores
@@ -51,10 +52,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     dataset = restore_dataset(checkpoint, config.dataset, config.data_dir)
     if dataset.source != checkpoint["dataset"]["source"]:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
-    if config.image_index is not None:
-        base_index = check_images(dataset, config.image_index)
-    else:
-        base_index = choose_images(dataset, config.num_images, config.seed)
+    base_index = base_images(dataset, config)
     scores = scores_of(path, step, known_scores)
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
@@ -71,13 +69,29 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
         print(f"{output_dir}/{line}")
 
 
+def base_images(dataset: Dataset, config: VisualizeConfig) -> np.ndarray:
+    """Indices int64 [B] of the images that are reconstructed and moved: those asked for, or drawn.
+
+    Raises UserError where one is out of range, or they are too many.
+    """
+    if config.image_index is not None:
+        return check_images(dataset, config.image_index)
+    return choose_images(dataset, config.num_images, config.seed)
+
+
 def scores_of(path: Path, step: int, known: Sequence[Score]) -> SavedScores | None:
     """What evaluate.py has written of the checkpoint at this step."""
     scores = saved_scores(path, known)
-    if scores is not None and scores.step != step:
-        print(f"{scores.path} is of step {scores.step:,} and is left out; evaluate.py renews it")
+    if scores is not None and is_outdated(scores.path, scores.step, step):
         return None
     return scores
+
+
+def is_outdated(path: Path, measured: int, step: int) -> bool:
+    """Whether the scores are of another step than the checkpoint, and then a line that says so."""
+    if measured != step:
+        print(f"{path} is of step {measured:,} and is left out; evaluate.py renews it")
+    return measured != step
 
 
 def fields_of(method: str) -> set[str]:
@@ -114,25 +128,43 @@ def is_sweep(folder: Path) -> bool:
     return not (folder / CHECKPOINT_NAME).exists() and any(folder.glob(f"*/{CHECKPOINT_NAME}"))
 
 
+def data_of(checkpoint: dict) -> tuple:
+    """What a model was trained on, to be compared."""
+    known = checkpoint["dataset"]
+    return known["name"], known.get("options", {}), known["image_shape"]
+
+
 def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> None:
-    """The page of all runs in a folder, with pictures of the best and of the median one."""
+    """The page of all runs in a folder, with pictures of the best and of the median one.
+
+    Raises UserError where they were trained on different data.
+    """
     output_dir = writable_folder(config.output_dir)
     paths = sorted(folder.glob(f"*/{CHECKPOINT_NAME}"))
-    dataset = restore_dataset(load_checkpoint(paths[0]), config.dataset, config.data_dir)
-    base_index = choose_images(dataset, config.num_images, config.seed)
+    first = load_checkpoint(paths[0])
+    dataset = restore_dataset(first, config.dataset, config.data_dir)
+    base_index = base_images(dataset, config)
 
     def run_of(path: Path) -> tuple[tuple, SweepRun]:
         """The run, after what it is sorted by: its settings as numbers, and not as text."""
         checkpoint = load_checkpoint(path)
+        if data_of(checkpoint) != data_of(first):
+            names = f"{paths[0].parent.name} and {path.parent.name}"
+            raise UserError(f"{folder}: {names} are of different data, which no page has together")
         trained, step = checkpoint["config"], checkpoint["step"]
+        scores, measured = read_scores(path.parent)
+        if scores and is_outdated(path.with_name(METRICS_NAME), measured, step):
+            scores = {}
         place = [*METHODS].index(trained["method"])
         settings = (trained[name] for name in ("beta", "gamma", "capacity", "seed"))
         return (place, *settings, path.parent.name), SweepRun(
             name=path.parent.name,
             setting=setting_title(trained, step),
             log=log_until(path.parent, step),
-            scores=read_scores(path.parent),
-            gallery=lambda: gallery_of(path, checkpoint, dataset, base_index, config, device),
+            scores=scores,
+            gallery=lambda: gallery_of(
+                path, load_checkpoint(path), dataset, base_index, config, device
+            ),
         )
 
     runs = [run for _, run in sorted(map(run_of, paths), key=lambda found: found[0])]

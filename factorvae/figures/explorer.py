@@ -20,9 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 from factorvae.config import DEAD_KL
-from factorvae.datasets import Dataset
+from factorvae.datasets import Dataset, factors_of
 from factorvae.figures.plots import dead_latents, latent_order
+from factorvae.figures.style import factor_value
 from factorvae.figures.traversal import (
+    LIMIT,
+    MOST_SETTINGS,
+    RESPONSE_IMAGES,
     balanced_factors,
     choose_images,
     factor_response,
@@ -41,10 +45,7 @@ FILES = Path(__file__).parent
 SCRIPTS = ("explorer_sprites.js", "explorer_images.js", "explorer.js")
 
 NUM_IMAGES = 12
-LIMIT = 3.0  # sliders reach at least from -LIMIT to LIMIT
 MARKED = (0.01, 0.99)  # quantiles of the aggregate posterior between which its range is marked
-RESPONSE_IMAGES = 12_288  # encoded for the curves of one factor
-MOST_SETTINGS = 24  # averaged over in a curve; a multiple of small factors' sizes
 MOST_CHARTS = 8  # factors whose curves are shown at once
 MOST_POINTS = 4  # values that are named each; more are a curve
 
@@ -144,13 +145,6 @@ def packed_weights(vae: VAE) -> bytes:
 # --- its latents ---------------------------------------------------------------------------------
 
 
-def factors_of(dataset: Dataset, index: np.ndarray) -> np.ndarray | None:
-    """The factors of images, int [N, F], where they are known."""
-    if dataset.factor_space is not None:
-        return dataset.factor_space.factors_of(index)
-    return None if dataset.factors is None else np.asarray(dataset.factors)[index]
-
-
 def marked_ranges(mu: np.ndarray, logvar: np.ndarray, seed: int) -> np.ndarray:
     """Quantiles MARKED of the aggregate posterior q(z), from one code of each image: [2, D].
 
@@ -238,7 +232,7 @@ def responses(
         described.append(
             {
                 "name": name,
-                "labels": list(words) if named else [value_text(value) for value in values],
+                "labels": list(words) if named else [factor_value(value) for value in values],
                 "points": named or size <= MOST_POINTS,
                 "lines": rounded(lines),
             }
@@ -251,14 +245,6 @@ def conditional_means(mu: np.ndarray, values: np.ndarray, size: int) -> np.ndarr
     counts = np.bincount(values, minlength=size)[:, None]
     sums = np.stack([np.bincount(values, column, minlength=size) for column in mu.T], axis=1)
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-
-
-def value_text(value: float) -> str:
-    """A factor's value, '0.5'; turns in radians are told in π."""
-    turns = value / np.pi
-    if value and abs(turns - round(turns)) < 1e-6:
-        return f"{'' if round(turns) == 1 else round(turns)}π"
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 # --- its images ----------------------------------------------------------------------------------
@@ -304,7 +290,7 @@ def drawing(dataset: Dataset) -> dict[str, object] | None:
         "names": list(space.names),
         "values": [list(values) for values in space.values],
         "labels": [
-            list(names) if factor == group else [value_text(value) for value in values]
+            list(names) if factor == group else [factor_value(value) for value in values]
             for factor, values in enumerate(space.values)
         ],
     }

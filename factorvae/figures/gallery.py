@@ -12,14 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from factorvae.config import DEAD_KL
-from factorvae.datasets import Dataset, FactorSpace
+from factorvae.datasets import Dataset, FactorSpace, factors_of
 from factorvae.encoding import EncodedDataset
 from factorvae.figures import plots
-from factorvae.figures.explorer import explorer_page, factors_of
+from factorvae.figures.explorer import explorer_page
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, PageTable, html_page
 from factorvae.figures.style import untitled, write_figure
 from factorvae.figures.traversal import (
+    LIMIT,
+    MOST_SETTINGS,
+    RESPONSE_IMAGES,
     balanced_factors,
     cosine_sweep,
     factor_response,
@@ -35,10 +38,7 @@ from factorvae.models import VAE
 from factorvae.objective import kl_per_latent, recon_loss_per_image
 from factorvae.progress import Progress
 
-LIMIT = 3.0  # latents are moved from -LIMIT to LIMIT
 SAMPLE_SIZE = 10_000  # images that tell each latent's KL and mutual information
-RESPONSE_IMAGES = 12_288  # a panel of the response figure: 12 settings of 32 x 32 positions, say
-MOST_SETTINGS = 24  # averaged over in a response; a multiple of small factors' sizes
 NUM_PAIRS = 24
 NUM_SAMPLES = 72
 NUM_FRAMES = 48

@@ -32,6 +32,7 @@ from factorvae.figures.style import (
     MARGIN,
     FigureLayout,
     chunks,
+    factor_value,
     line_styles,
     overlaid_styles,
     signed,
@@ -597,15 +598,7 @@ def _end_ticks(axis: Axis, places: np.ndarray, values: Sequence[float] | None) -
         axis.set_ticks([])
         return
     ends = sorted({0, len(places) - 1})
-    axis.set_ticks([places[end] for end in ends], [_angle(values[end]) for end in ends])
-
-
-def _angle(value: float) -> str:
-    """A tick's number; multiples of pi as such."""
-    turns = value / np.pi
-    if value and abs(turns - round(turns)) < 1e-3:
-        return f"{round(turns):d}π".replace("1π", "π").replace("-", "\N{MINUS SIGN}")
-    return signed(value)
+    axis.set_ticks([places[end] for end in ends], [factor_value(values[end]) for end in ends])
 
 
 def factor_matrix(

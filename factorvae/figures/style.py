@@ -121,6 +121,15 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value + 0.0:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
+def factor_value(value: float) -> str:
+    """A factor's value for a label: a multiple of pi as such, another number as `signed` has it."""
+    times = round(value / np.pi)
+    if times == 0 or abs(value / np.pi - times) > 1e-6:
+        return signed(value)
+    factor = {1: "", -1: "-"}.get(times, str(times))
+    return f"{factor}π".replace("-", "\N{MINUS SIGN}")
+
+
 class FigureLayout:
     """A white figure of a given size in pixels, with a heading and the run's title."""
 

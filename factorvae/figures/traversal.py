@@ -22,6 +22,9 @@ SPRITES = ("square", "ellipse", "heart")
 SOLIDS = ("cube", "cylinder", "sphere", "capsule")
 SHAPE_NAMES = {"dsprites": SPRITES, "shapes3d": SOLIDS, "rooms": SOLIDS}
 MOST_IMAGES = 32  # a picture of more base images is too large to look at, and soon to draw
+LIMIT = 3.0  # latents are moved from -LIMIT to LIMIT, and by hand at least so far
+RESPONSE_IMAGES = 12_288  # that tell of one factor: 12 settings of 32 x 32 positions, say
+MOST_SETTINGS = 24  # averaged over in a response; a multiple of small factors' sizes
 MOST_SHAPES = 8  # more than these are no lines that could be told apart
 
 

@@ -24,7 +24,7 @@ from factorvae.errors import run_script
 from factorvae.figures import drawing
 from factorvae.figures.gallery import EXHIBITS, Gallery
 from factorvae.figures.plots import run_title
-from factorvae.figures.style import TITLES, png_bytes
+from factorvae.figures.style import TITLES, factor_value, png_bytes
 from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
 from factorvae.files import STATS_NAME
 from factorvae.models import VAE
@@ -225,6 +225,54 @@ def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
     monkeypatch.setattr(drawing, "write_sweep_gallery", write)
     assert run("--model_path", "sweep") == 0
     assert shown == ["gamma6.4", "gamma35", "gamma100", "gamma0"]  # the last is another method
+
+
+def test_factors_values_are_told_in_pi_where_they_are_multiples_of_it():
+    told = [factor_value(times * np.pi) for times in (-11, -1, 0, 1, 2, 21)]
+    assert told == ["−11π", "−π", "0", "π", "2π", "21π"]
+    assert [factor_value(value) for value in (3.14, -0.5, 355)] == ["3.14", "−0.5", "355"]
+
+
+def write_scores(folder, score, step):
+    content = {"checkpoint": {"step": step}, "scores": {"factor_vae_score": {"value": score}}}
+    (folder / "metrics.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def sweep_runs(monkeypatch):
+    """The runs of which a sweep's page is made, without the page."""
+    shown = []
+    monkeypatch.setattr(
+        drawing, "write_sweep_gallery", lambda runs, *rest: shown.extend(runs) or []
+    )
+    return shown
+
+
+def test_scores_of_an_earlier_step_are_left_out_of_a_sweeps_page(sweep_runs, capsys):
+    for name, measured in (("a", 50), ("b", 100)):
+        write_scores(write_run(f"sweep/{name}"), 0.5, measured)
+    assert run("--model_path", "sweep") == 0
+    assert [dict(shown.scores) for shown in sweep_runs] == [{}, {"factor_vae_score": 0.5}]
+    assert "sweep/a/metrics.json is of step 50 and is left out" in capsys.readouterr().out
+
+
+def test_runs_on_different_data_have_no_page_together(sweep_runs, capsys):
+    for dataset in ("squares", "rgb"):
+        write_run(f"runs/{dataset}", dataset)
+    assert run("--model_path", "runs") == 2
+    assert capsys.readouterr().err == (
+        "error: runs: rgb and squares are of different data, which no page has together\n"
+    )
+    assert sweep_runs == []
+
+
+def test_a_sweeps_pictures_are_of_the_images_asked_for(sweep_runs, capsys):
+    for name in "ab":
+        write_run(f"sweep/{name}")
+    assert run("--model_path", "sweep", "--image_index", "5", "0") == 0
+    assert [shown.gallery().base_index.tolist() for shown in sweep_runs] == [[5, 0]] * 2
+    assert run("--model_path", "sweep", "--image_index", "99999") == 2
+    assert "--image_index 99999 is out of range" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("hung")
