@@ -1,6 +1,7 @@
 """Train FactorVAE or another --method. The same command again resumes a run.
 
-Several values of --method, --seed, --gamma or --beta make a sweep: a run of each combination.
+Several values of --method, --seed, --gamma, --beta or --capacity make a sweep: a run of each
+combination.
 """
 
 import sys

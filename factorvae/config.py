@@ -1,7 +1,8 @@
 """Every setting of the project, written once: its default, its range, its help and its flag.
 
 A config is a frozen dataclass; `parse` builds the command line from its fields, fills what the user
-left unset from the method's preset and then the dataset's, and checks every value. Where flags were
+left unset from the method's defaults, then the recipe's (--preset), then the dataset's, and checks
+every value. Where flags were
 given several values, `parse_sweep` makes a config of each combination.
 """
 
@@ -63,6 +64,8 @@ DEAD_KL = 0.01
 # One whose means spread less is collapsed: disentanglement_lib's threshold, a standard deviation.
 DEAD_STD = 0.05
 
+IMAGE_SIZES = (32, 64, 128, 256)  # sides that the networks take
+MOST_THREADS = 1024
 WIDEST = 10**9  # of a layer: whether the memory suffices is asked later, of all layers together
 
 
@@ -106,7 +109,7 @@ def option(
 def threads_option() -> typing.Any:
     """--threads, the same in every script."""
     words = "CPU threads; 0: as many as there are idle cores"
-    return option(0, "run", words, minimum=0, maximum=1024, resume="free")
+    return option(0, "run", words, minimum=0, maximum=MOST_THREADS, resume="free")
 
 
 def seed_option(group: str, help: str, several: bool = False) -> typing.Any:
@@ -141,7 +144,7 @@ class TrainConfig(Config):
         None,
         "data",
         "side of the images, where the data may be resized",
-        choices=(32, 64, 128, 256),
+        choices=IMAGE_SIZES,
     )
     crop: int | None = option(
         None, "data", "side of the centred square cut out first, in photos and renders", minimum=1
@@ -286,6 +289,11 @@ class TrainConfig(Config):
             raise UserError(
                 f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"
             )
+        starts = self.beta_start is not None or self.gamma_start is not None
+        if starts and self.anneal_until == 0:
+            raise UserError("--beta_start and --gamma_start need --anneal_until, where they end")
+        if not starts and self.anneal_until > 0:
+            raise UserError("--anneal_until needs a --beta_start or --gamma_start to begin with")
         if self.method == "factorvae" and self.gamma == 0:  # one name for one thing
             object.__setattr__(self, "method", "betavae")
         if self.method == "betavae" and self.gamma > 0:
@@ -467,7 +475,7 @@ def _defaults_for_help(cls: type[C], argv: Sequence[str]) -> C:
 
 
 def _filled(cls: type[C], given: dict[str, object]) -> C:
-    """The config of the values given; of those left unset, the method's go before the dataset's.
+    """The config of the values given; the method fills what they leave, then recipe and dataset.
 
     A setting of other methods only is as if it were not given.
     """

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from factorvae.config import TrainConfig
+from factorvae.config import IMAGE_SIZES, TrainConfig
 from factorvae.layers import DownConv, Linear, UpConv
 from factorvae.objective import reparameterize
 
-IMAGE_SIZES = (32, 64, 128, 256)
 LEAKY_SLOPE = 0.2
 
 

@@ -9,7 +9,8 @@ def annealed(start: float | None, end: float, step: Tensor | int, first: int, la
 
     Args:
         start: the weight of the first `first` steps; None: always `end`.
-        end: the weight from step `last` on (steps count from 1); where it is 0, always 0.
+        end: the weight from step `last` on (steps count from 1), or after it where `first` is the
+            same; where it is 0, always 0.
         step: steps done, a number or a tensor [] on any device.
 
     Returns:

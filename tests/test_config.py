@@ -85,6 +85,8 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
     ("argv", "message"),
     [
         (["--anneal_from", "5"], "--anneal_until 0 is before --anneal_from 5"),
+        (["--beta_start", "4"], "--beta_start and --gamma_start need --anneal_until"),
+        (["--anneal_until", "9"], "--anneal_until needs a --beta_start or --gamma_start"),
         (["--beta_start", "0"], "--beta_start must be greater than 0, not 0.0"),
         (["--gamma", "nan"], "--gamma must be a finite number, not nan"),
         (["--gamma", "inf"], "--gamma must be a finite number, not inf"),

@@ -60,10 +60,15 @@ def test_a_containers_quota_counts(tmp_path, monkeypatch):
     assert runtime.use_threads(0) == 1
 
 
-def test_keeping_freed_memory_leaves_results_alone():
-    before = torch.arange(10.0).sum()
+@pytest.mark.parametrize(("platform", "asked"), [("linux", True), ("darwin", False)])
+def test_freed_memory_is_kept_where_there_is_a_library_to_ask(monkeypatch, platform, asked):
+    set_to = {}
+    library = SimpleNamespace(mallopt=set_to.__setitem__)
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(runtime.sys, "platform", platform)
     runtime.keep_freed_memory()
-    assert torch.arange(10.0).sum() == before
+    trim, mmap = -1, -3  # of malloc.h
+    assert set_to == ({trim: 1 << 30, mmap: 1 << 30} if asked else {})
 
 
 def test_results_come_in_order_and_no_more_wait_than_are_asked_for():

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from factorvae.config import DATASET_OPTIONS, TrainConfig
+from factorvae.config import DATASET_OPTIONS, IMAGE_SIZES, MOST_THREADS, TrainConfig
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
-from factorvae.models import IMAGE_SIZES, model_on_meta
+from factorvae.models import model_on_meta
 from factorvae.penalties import PENALTIES
 
 Names = Mapping[str, Tensor]  # on the meta device: names, shapes and dtypes, without any memory
@@ -29,7 +29,6 @@ DATASET_TYPES = {
     "factor_sizes": list,
 }
 RESUMING = ("vae_optimizer", "generator", "sums", "finite_steps", "threads")
-MOST_THREADS = 1024
 MOST_STEPS = 2**53  # beyond which a step counted in floating point is not itself
 
 

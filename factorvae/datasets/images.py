@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from factorvae.config import IMAGE_SIZES
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.image_files import ImageSource
 from factorvae.datasets.png import check_png
@@ -23,7 +24,6 @@ from factorvae.device import in_threads, usable_cores
 from factorvae.errors import UserError, printable
 from factorvae.progress import track
 
-SIZES = (32, 64, 128, 256)
 IMAGES_PER_BLOCK = 64
 MOST_LISTED = 100  # of the images that were left out
 MOST_PIXELS = 1 << 26  # of one encoded image: 64 million; more is taken for a decompression bomb
@@ -50,9 +50,9 @@ class Preparation:
     crop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.image_size not in SIZES:
+        if self.image_size not in IMAGE_SIZES:
             raise UserError(
-                f"image size {self.image_size} is not among {', '.join(map(str, SIZES))}"
+                f"image size {self.image_size} is not among {', '.join(map(str, IMAGE_SIZES))}"
             )
         if self.crop is not None and self.crop < 1:
             raise UserError(f"a crop of {self.crop} pixels leaves nothing")

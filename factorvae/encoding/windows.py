@@ -64,7 +64,7 @@ class WindowEncoder:
         maps = torch.zeros(1, *image_shape).contiguous(memory_format=torch.channels_last)
         self.black = [maps]  # each layer's input, and the last one's output: [1, C, H, W]
         for conv in encoder.convs:
-            self.black.append(F.relu(conv(self.black[-1])))
+            self.black.append(conv(self.black[-1]))
         self.padded = [F.pad(maps, (1, 1, 1, 1)) for maps in self.black]
 
     @torch.inference_mode()

@@ -291,7 +291,7 @@ def _measure(
         for part in job.images():
             needed[part] = True
     encoded.encode(np.flatnonzero(needed))  # all at once, which is quickest
-    with warnings.catch_warnings():  # in one place: threads cannot each do so
+    with warnings.catch_warnings():  # of fits that stop unconverged, as the references do
         warnings.simplefilter("ignore", ConvergenceWarning)
         done = _run(jobs, threads, activity)
     model.num_points, model.num_held_out = len(trials[0].points), len(trials[0].held_out)

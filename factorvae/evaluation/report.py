@@ -407,6 +407,8 @@ def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
 
 
 def _setting_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if value is None:

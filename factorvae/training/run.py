@@ -20,6 +20,7 @@ from factorvae.device import (
 )
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder, version_of
+from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
 from factorvae.progress import Progress
 from factorvae.run_log import SHOWN, RunLog, columns, read_log
@@ -223,7 +224,8 @@ def check_memory(
 
     Each weight has a gradient and two moments beside it, all float32.
     """
-    networks = model_on_meta(image_shape, config)[: 2 if config.gamma > 0 else 1]
+    networks = model_on_meta(image_shape, config)
+    networks = networks[: 2 if METHODS[config.method].discriminator else 1]
     needed = 4 * sum(weight.nbytes for network in networks for weight in network.parameters())
     there = memory_of(device)
     if needed > there:

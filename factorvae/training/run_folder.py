@@ -100,10 +100,11 @@ def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str
 def check_same_data(run_dir: Path, earlier: dict, dataset: Dataset) -> None:
     """Raise UserError where the earlier run saw other data under the same name."""
     now = describe_dataset(dataset, earlier["dataset"].get("options", {}))
+    there = earlier["dataset"]
     differences = [
-        f"{key} is {there} there and {now[key]} here"
-        for key, there in earlier["dataset"].items()
-        if there != now[key]
+        f"{key} is {there[key]} there and {here} here"
+        for key, here in now.items()
+        if there.get(key, here) != here
     ]
     if differences:
         raise UserError(

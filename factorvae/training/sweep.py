@@ -1,4 +1,4 @@
-"""A sweep: the runs of every combination of the methods, seeds, gammas and betas asked for.
+"""A sweep: the runs of every combination of the values asked for, of seeds and gammas say.
 
 On one CUDA device the runs train at the same time, each by graphs on a stream of its own; on the
 CPU, in a process each, several at a time. Under torchrun every process has a share of the runs.

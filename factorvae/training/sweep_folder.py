@@ -32,7 +32,7 @@ VERSION = 1
 def write_sweep(
     folder: Path, configs: Sequence[TrainConfig], summaries: Sequence[dict[str, object]]
 ) -> None:
-    """Write study.json whole; runs that an earlier command put into the folder stay listed.
+    """Write study.json whole; runs that an earlier command of its settings put there stay listed.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -41,7 +41,9 @@ def write_sweep(
     differing = {*SWEPT, *METHOD_SETTINGS, "output_dir"}
     settings = {name: common[name] for name in common if name not in differing}
     listed = {run["folder"] for run in summaries}
-    earlier = [run for run in read_sweep(folder)["runs"] if run["folder"] not in listed]
+    there = read_sweep(folder)
+    same = not _differences(there, configs[0])  # otherwise --overwrite began anew
+    earlier = [run for run in there["runs"] if same and run["folder"] not in listed]
     content = {"format": FORMAT, "version": VERSION, "settings": settings}
     content["runs"] = [*earlier, *summaries]
     with written_to(folder):
@@ -59,12 +61,17 @@ def check_same_sweep(folder: Path, config: TrainConfig) -> None:
     """
     if os.path.exists(folder / CHECKPOINT_NAME):
         raise UserError(f"{folder} holds a run; a sweep needs a folder of its own: --output_dir")
-    there = read_sweep(folder).get("settings", {})  # but for the flags whose values differ by run
-    if isinstance(there.get("wake_at"), int):  # as it once was: a step, or 0 for none
-        there = {**there, "wake_at": ordered_steps(there["wake_at"])}
-    differences = differing_flags(config, dataclasses.asdict(config) | there)
+    differences = _differences(read_sweep(folder), config)
     if differences and not config.overwrite:
         raise UserError(f"{folder} holds another sweep: {'; '.join(differences)}. {WAYS_OUT}")
+
+
+def _differences(sweep: dict, config: TrainConfig) -> list[str]:
+    """Flags that a sweep was made with and the config has not, but for those that differ by run."""
+    there = sweep.get("settings", {})
+    if isinstance(there.get("wake_at"), int):  # as it once was: a step, or 0 for none
+        there = {**there, "wake_at": ordered_steps(there["wake_at"])}
+    return differing_flags(config, dataclasses.asdict(config) | there)
 
 
 def read_sweep(folder: Path) -> dict:

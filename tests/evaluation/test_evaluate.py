@@ -424,6 +424,12 @@ def test_runs_of_another_precision_are_another_setting(sweep):
     assert [len(group) for group in groups] == [1, 3, 1]  # bf16, fp32; gamma 0
 
 
+def test_settings_are_told_as_people_write_them():
+    values = (True, False, 20000, 6.4, None, (2000, 8000))
+    told = ["yes", "no", "20,000", "6.4", "-", "2000 8000"]
+    assert [report._setting_value(value) for value in values] == told
+
+
 def test_settings_and_seeds_are_in_the_order_of_their_numbers(tmp_path, capsys):
     for gamma in (35.0, 2.0, 10.0):
         write_checkpoint(tmp_path / "runs" / f"gamma{gamma:g}", gamma=gamma)

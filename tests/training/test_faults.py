@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from factorvae import files
+from factorvae.checkpoint import describe_dataset
 from factorvae.config import TrainConfig, parse
 from factorvae.errors import UserError, printable, run_script
 from factorvae.evaluation.scores import SCORES
@@ -19,6 +20,7 @@ from factorvae.files import STATS_NAME, locked_folder
 from factorvae.run_log import RunLog, columns, log_until, read_log
 from factorvae.saved_scores import read_scores, saved_scores
 from factorvae.training.run import check_memory
+from factorvae.training.run_folder import check_same_data
 from factorvae.training.signals import StopSignals
 from factorvae.training.sweep_folder import read_sweep
 
@@ -125,11 +127,20 @@ def test_a_closed_terminal_stops_in_order():
         assert stop.signal == signal.SIGHUP
 
 
+def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path, sprites):
+    earlier = {"dataset": {**describe_dataset(sprites, {}), "licence": "not of this version"}}
+    check_same_data(tmp_path, earlier, sprites)
+    earlier["dataset"]["source"] = "official"
+    with pytest.raises(UserError, match="other data: source is official there and .* here"):
+        check_same_data(tmp_path, earlier, sprites)
+
+
 def test_sizes_beyond_the_memory_are_told_before_any_is_taken():
     for sizes in ({"latent_dim": 10**9}, {"hidden_dim": 10**9}, {"disc_width": 10**7}):
         with pytest.raises(UserError, match="takes .* GiB to train; cpu has"):
             check_memory(TrainConfig(**sizes), (1, 64, 64), torch.device("cpu"))
     check_memory(TrainConfig(), (3, 64, 64), torch.device("cpu"))
+    check_memory(TrainConfig(method="btcvae", disc_width=10**7), (1, 64, 64), torch.device("cpu"))
     with pytest.raises(UserError, match="--disc_depth must be at most 1000"):
         parse(TrainConfig, "", ["--disc_depth", "1000000"])
 

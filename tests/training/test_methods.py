@@ -300,7 +300,7 @@ def test_the_page_of_methods_says_what_the_table_of_methods_does():
     for name, method in METHODS.items():
         config = parse(TrainConfig, "", ["--method", name])
         row = told[name]
-        assert (row[1], row[-1]) == (method.title, method.source)
+        assert (row[1], row[2], row[-1]) == (method.title, method.penalises, method.source)
         assert row[3] == f"{config.beta:g}, {config.gamma:g}"
 
 

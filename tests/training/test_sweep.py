@@ -27,7 +27,7 @@ from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log
 from factorvae.training.sweep import _in_turns, _train_in_process, runs_of, sweep_dir_of
-from factorvae.training.sweep_folder import check_same_sweep, write_sweep
+from factorvae.training.sweep_folder import check_same_sweep, read_sweep, write_sweep
 from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
 
@@ -329,6 +329,17 @@ def test_a_sweep_goes_on_with_runs_that_stopped(finished, sweep, alone):
     assert rows_of(out) == rows_of(finished.out)
     for gamma, seed in (("6.4", 0), ("6.4", 1), ("20", 0)):
         assert_same_run(sweep.folder / run_name(gamma, seed), alone(gamma, seed, 20))
+
+
+def test_runs_of_other_settings_are_not_told_as_the_sweeps(tmp_path):
+    config = TrainConfig()
+    write_sweep(tmp_path, [config], [{"folder": "one"}, {"folder": "two"}])
+    write_sweep(tmp_path, [config], [{"folder": "three"}])
+    listed = [run["folder"] for run in read_sweep(tmp_path)["runs"]]
+    assert listed == ["one", "two", "three"]
+    write_sweep(tmp_path, [dataclasses.replace(config, lr=1e-3)], [{"folder": "one"}])
+    there = read_sweep(tmp_path)  # begun anew by --overwrite
+    assert (there["settings"]["lr"], there["runs"]) == (1e-3, [{"folder": "one"}])
 
 
 def test_overwrite_begins_every_run_of_a_sweep_anew(finished, sweep):
