@@ -260,7 +260,7 @@ def bytes_per_step(
     B = config.batch_size
     return {
         "weights": width * (3 * encoder + 2 * decoder + 4 * disc),
-        "activations": 2 * width * B * (of_image + 2 * of_code),
+        "activations": 2 * width * B * (of_image + 3 * of_code),
         "gradients and Adam": 8 * 4 * parameters + copies,
         "packed images": 2 * B * image_size**2 * channels / 8,
     }

@@ -264,8 +264,6 @@ def main() -> None:
     print("medians and quartiles over the turns\n")
     print_rates(took, precisions, sum(flops.values()))
     print("GFLOP: " + ", ".join(f"{part} {value / 1e9:.2f}" for part, value in flops.items()))
-    saved = flops["discriminator"] / 8
-    print(f"one graph for both losses leaves out {saved / 1e9:.2f} of these: a forward pass over z")
     print(f"train.py: {start_up:.1f} s to the end of its first step, peak memory {memory:.0f} MiB")
     for precision in precisions:
         parts = parts_of_a_step(TrainConfig(data_dir=args.data_dir, precision=precision), 60)
