@@ -231,7 +231,7 @@ class Trainer:
             self.steps_made += 1
 
     def _wake(self) -> None:
-        """Let faint latents begin anew, by the last step's seed; every process of a world the same."""
+        """Let faint latents begin anew, drawn by the last step's seed, in every process alike."""
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, self.steps_done))
         index = torch.randint(len(self.dataset), (NUM_IMAGES,), generator=generator)
         images = self.dataset.batch(index.to(self.dataset.index_device(self.device)), self.device)
