@@ -222,6 +222,12 @@ class TrainConfig(Config):
         False, "objective", "of btcvae: minibatch stratified sampling in place of weighted"
     )
 
+    turn_at: tuple[int, ...] | None = option(
+        None,
+        "optimisation",
+        "steps after which latents are turned among each other until independent; 0: never",
+        minimum=0,
+    )
     wake_at: tuple[int, ...] | None = option(
         None,
         "optimisation",
@@ -284,7 +290,8 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "wake_at", ordered_steps(self.wake_at))
+        for name in ("turn_at", "wake_at"):
+            object.__setattr__(self, name, ordered_steps(getattr(self, name)))
         if self.anneal_until < self.anneal_from:
             raise UserError(
                 f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"

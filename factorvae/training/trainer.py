@@ -1,6 +1,7 @@
 """Training: Algorithm 2 of Kim & Mnih (2018), one step at a time."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
@@ -27,11 +28,11 @@ from factorvae.objective import (
 from factorvae.penalties import Penalty, bind_penalty
 from factorvae.run_log import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
 from factorvae.schedule import annealed
+from factorvae.training import turning, waking
 from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
 from factorvae.training.running_figures import RunningFigures
-from factorvae.training.waking import NUM_IMAGES, wake_latents
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -97,7 +98,7 @@ class Trainer:
         self.vae_optimizer = self._adam(self.vae_parameters, config.lr, (0.9, 0.999))
         self._vae = world.parallel(self.vae)
 
-        self.wake_at = config.wake_at or ()
+        self.turn_at, self.wake_at = config.turn_at or (), config.wake_at or ()
         self.anneals = config.beta_start is not None or config.gamma_start is not None
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
@@ -212,14 +213,16 @@ class Trainer:
         until = self.steps_done + steps
         with self.launcher.on_stream():
             while self.steps_done < until:
+                if self.steps_done in self.turn_at:
+                    self._turn()
                 if self.steps_done in self.wake_at:  # before a step that trains them
                     self._wake()
                 if self.device.type == "cpu":
                     self.generator.manual_seed(self._next_seed())
                 if self.batches.on_host:
                     self.batches.read(self._next_seed())
-                stop = min([until, *(step for step in self.wake_at if step > self.steps_done)])
-                made = self.launcher(self._draw_and_step, stop - self.steps_done)
+                ahead = [s for s in (*self.turn_at, *self.wake_at) if s > self.steps_done]
+                made = self.launcher(self._draw_and_step, min([until, *ahead]) - self.steps_done)
                 self.steps_done += made
                 self.figures.steps += made
 
@@ -230,12 +233,31 @@ class Trainer:
         if self.penalty or self.anneals:
             self.steps_made += 1
 
+    def _turn(self) -> None:
+        """Turn latents to where they are independent, in every process alike."""
+        with torch.no_grad():
+            parts = self._some_images(turning.NUM_IMAGES, self._last_generator())
+            codes = [torch.cat(each) for each in zip(*map(self.vae.encode, parts), strict=True)]
+        disc_optimizer = self.disc_optimizer if self.discriminator else None
+        turning.turn_latents(
+            self.vae, self.vae_optimizer, self.discriminator, disc_optimizer, *codes
+        )
+
     def _wake(self) -> None:
-        """Let faint latents begin anew, drawn by the last step's seed, in every process alike."""
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, self.steps_done))
-        index = torch.randint(len(self.dataset), (NUM_IMAGES,), generator=generator)
-        images = self.dataset.batch(index.to(self.dataset.index_device(self.device)), self.device)
-        wake_latents(self.vae, self.vae_optimizer, images, generator)
+        """Let faint latents begin anew, in every process alike."""
+        generator = self._last_generator()
+        images = torch.cat([*self._some_images(waking.NUM_IMAGES, generator)])
+        waking.wake_latents(self.vae, self.vae_optimizer, images, generator)
+
+    def _last_generator(self) -> torch.Generator:
+        """On the CPU, by the seed of the last step."""
+        return torch.Generator().manual_seed(derive_seed(self.config.seed, self.steps_done))
+
+    def _some_images(self, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Of the training data, drawn at random: in all [count, C, H, W], in parts."""
+        index = torch.randint(len(self.dataset), (count,), generator=generator)
+        for part in index.to(self.dataset.index_device(self.device)).split(64):
+            yield self.dataset.batch(part, self.device)
 
     def _next_seed(self) -> int:
         """Of the step to come."""
@@ -304,8 +326,10 @@ def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
         raise UserError(f"the VAE takes images {vae.image_shape}, these are {dataset.image_shape}")
     if vae.latent_dim != config.latent_dim:
         raise UserError(f"the VAE has {vae.latent_dim} latents, latent_dim is {config.latent_dim}")
-    if config.wake_at and not (type(vae.encoder) is Encoder and type(vae.decoder) is Decoder):
-        raise UserError("wake_at is for the paper's encoder and decoder only")
+    papers = type(vae.encoder) is Encoder and type(vae.decoder) is Decoder
+    for name in ("turn_at", "wake_at"):
+        if getattr(config, name) and not papers:
+            raise UserError(f"{name} is for the paper's encoder and decoder only")
 
 
 def _load_moments(optimizer: Adam, state: dict) -> None:

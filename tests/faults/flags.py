@@ -81,6 +81,7 @@ stray | unrecognized arguments: stray
 --latent_scale 1e9 | --latent_scale must be at most 100
 --wake_at -1 | --wake_at must be at least 0, not -1
 --wake_at soon | --wake_at & 'soon'
+--turn_at -1 | --turn_at must be at least 0, not -1
 --anneal_from -1 | --anneal_from must be at least 0, not -1
 --anneal_from 5 --anneal_until 3 | --anneal_until 3 is before --anneal_from 5
 --anneal_until 1.5 | --anneal_until & '1.5'

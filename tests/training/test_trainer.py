@@ -293,7 +293,7 @@ def test_weights_that_are_not_finite_are_not_saved(sprites, tmp_path):
 BF16 = pytest.param({"precision": "bf16"}, marks=pytest.mark.slow)  # emulated on most processors
 
 
-WOKEN = {"latent_scale": 1e-3, "wake_at": (4,)}
+WOKEN = {"latent_scale": 1e-3, "wake_at": (4,), "turn_at": (5,)}
 
 
 @pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN])

@@ -80,7 +80,7 @@ def test_a_run_wakes_latents_at_its_steps_and_at_no_others(sprites, monkeypatch)
     def note(vae, optimizer, images, generator):
         woken.append((trainer.steps_done, images.shape, generator.initial_seed()))
 
-    monkeypatch.setattr("factorvae.training.trainer.wake_latents", note)
+    monkeypatch.setattr("factorvae.training.waking.wake_latents", note)
     trainer = Trainer(dataclasses.replace(SMALL, wake_at=(7, 3, 4)), sprites)
     for until in (2, 4, 7):
         trainer.advance(until - trainer.steps_done)

@@ -1,0 +1,140 @@
+"""Latents that are turned to where they are independent."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from factorvae.config import TrainConfig
+from factorvae.models import VAE, Discriminator
+from factorvae.objective import kl_per_latent, recon_loss, total_correlation
+from factorvae.training.trainer import Trainer
+from factorvae.training.turning import independent_directions, turn_latents
+
+SMALL = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4)
+EVERY = torch.ones(4, dtype=torch.bool)
+
+
+def draws(seed=0):
+    """Codes [4096, 4]: two uniform ones, a die's throws and a normal one, of variance 1."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = math.sqrt(12) * (torch.rand(4096, 2, generator=generator) - 0.5)
+    die = torch.randint(6, (4096, 1), generator=generator) - 2.5
+    return torch.cat([uniform, die / die.std(), torch.randn(4096, 1, generator=generator)], dim=1)
+
+
+def turned_by(degrees, i, j, size=4):
+    """The rotation that turns latents i and j."""
+    angle = math.radians(degrees)
+    turn = torch.eye(size)
+    turn[i, i] = turn[j, j] = math.cos(angle)
+    turn[i, j], turn[j, i] = math.sin(angle), -math.sin(angle)
+    return turn
+
+
+@pytest.mark.parametrize(("degrees", "pair"), [(30, (0, 1)), (-40, (0, 2)), (20, (1, 2))])
+def test_independent_latents_that_were_turned_are_turned_back(degrees, pair):
+    away = turned_by(degrees, *pair)
+    back = independent_directions(draws() @ away.T, EVERY)
+    assert torch.allclose(back @ back.T, torch.eye(4), atol=1e-5)
+    assert torch.allclose(back @ away, torch.eye(4), atol=math.radians(2))
+
+
+def test_what_no_direction_makes_more_independent_stays():
+    independent = draws(1)
+    assert torch.equal(independent_directions(independent, EVERY), torch.eye(4))
+    normal = torch.randn(4096, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(independent_directions(normal, EVERY), torch.eye(4))
+    angle = 2 * math.pi * draws(2)[:, 0]
+    circle = torch.stack([angle.sin(), angle.cos()], dim=1)  # as an orientation is told by two
+    assert torch.equal(independent_directions(circle, EVERY[:2]), torch.eye(2))
+
+
+def test_latents_that_say_nothing_stay():
+    turned = draws() @ turned_by(30, 0, 1).T
+    live = torch.tensor([True, False, True, True])
+    assert torch.equal(independent_directions(turned, live), torch.eye(4))
+
+
+@pytest.fixture
+def networks(sprites):
+    """A VAE and a discriminator, their optimisers after a step, images, and R z in place of z."""
+    generator = torch.Generator().manual_seed(0)
+    vae, disc = VAE((1, 64, 64), 4, 16, generator), Discriminator(4, 2, 16, generator)
+    with torch.no_grad():  # none is faint, and their variances differ
+        vae.encoder.head.weight.mul_(20)
+        vae.encoder.head.bias.copy_(torch.linspace(-3, 1, 8))
+    return vae, disc, sprites.batch(torch.arange(0, 400, 5))
+
+
+def gradients(vae, disc, images):
+    """Of the reconstruction from the means and of their total correlation."""
+    for network in (vae, disc):
+        network.zero_grad()
+    mu, _ = vae.encode(images)
+    (recon_loss(vae.decode(mu), images) + total_correlation(disc(mu))).backward()
+
+
+def test_a_turn_changes_neither_pictures_nor_what_the_discriminator_says(networks, monkeypatch):
+    vae, disc, images = networks
+    optimizers = [torch.optim.Adam(network.parameters(), 0.0) for network in (vae, disc)]
+    gradients(vae, disc, images)
+    for optimizer in optimizers:
+        optimizer.step()  # at a rate of 0: only the moments change
+    turn = turned_by(30, 0, 2)
+    monkeypatch.setattr("factorvae.training.turning.independent_directions", lambda *_: turn)
+    with torch.no_grad():
+        mu, logvar = vae.encode(images)
+        pictures, logits = vae.decode(mu), disc(mu)
+        assert (kl_per_latent(mu, logvar) > 0.1).all()
+    found = turn_latents(vae, optimizers[0], disc, optimizers[1], mu, logvar)
+
+    assert torch.equal(found, turn)
+    with torch.no_grad():
+        mu2, logvar2 = vae.encode(images)
+        assert torch.allclose(mu2, mu @ turn.T, atol=1e-4)
+        assert torch.allclose(vae.decode(mu2), pictures, atol=1e-4)
+        assert torch.allclose(disc(mu2), logits, atol=1e-4)
+    assert torch.equal(logvar2[:, [1, 3]], logvar[:, [1, 3]])
+    mixed = 0.75 * logvar[:, 0] + 0.25 * logvar[:, 2]  # squares of cos 30 and sin 30
+    assert torch.allclose(logvar2[:, 0], mixed, atol=1e-4)
+
+    gradients(vae, disc, images)
+    for network, optimizer in zip((vae, disc), optimizers, strict=True):
+        for parameter in network.parameters():
+            first = optimizer.state[parameter]["exp_avg"] / 0.1  # what one step puts there
+            assert torch.allclose(first, parameter.grad, rtol=1e-2, atol=1e-3)
+            assert (optimizer.state[parameter]["exp_avg_sq"] >= 0).all()
+
+
+def test_a_run_turns_at_its_steps_and_wakes_latents_afterwards(sprites, monkeypatch):
+    done = []
+
+    def note(vae, optimizer, discriminator, disc_optimizer, mu, logvar):
+        done.append((trainer.steps_done, "turned", tuple(mu.shape), tuple(logvar.shape)))
+
+    monkeypatch.setattr("factorvae.training.turning.turn_latents", note)
+    monkeypatch.setattr(
+        "factorvae.training.waking.wake_latents",
+        lambda *_: done.append((trainer.steps_done, "woken")),
+    )
+    for gamma in (6.4, 0.0):
+        done.clear()
+        config = dataclasses.replace(SMALL, turn_at=(5, 3), wake_at=(3,), gamma=gamma)
+        trainer = Trainer(config, sprites)
+        trainer.advance(4)
+        trainer.advance(1)
+        assert [what[:2] for what in done] == [(3, "turned"), (3, "woken")]
+        trainer.advance(1)
+        assert done[-1] == (5, "turned", (4096, 10), (4096, 10))
+
+
+def test_a_turn_that_finds_nothing_to_turn_leaves_a_run_as_it_is(sprites):
+    turned = Trainer(dataclasses.replace(SMALL, turn_at=(2,)), sprites)  # none is live as yet
+    never = Trainer(SMALL, sprites)
+    for trainer in (turned, never):
+        trainer.advance(3)
+    states = [copy.deepcopy(trainer.state_dict()["vae"]) for trainer in (turned, never)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
