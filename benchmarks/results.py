@@ -105,26 +105,31 @@ def methods(length: str) -> list[Sweep]:
     ]
 
 
+RATES = "--disc_width 300 --lr 0.0006 --lr_disc 0.0005"
+ONE_BY_ONE = f"{RATES} --latent_scale 0.1 --wake_at 2000"
+FALLING = f"{ONE_BY_ONE} --beta_start 4 --anneal_from 2000 --anneal_until 10000 --max_steps 20000"
+
+
 def explored() -> list[Sweep]:
-    """Twenty thousand steps of the presets, at other weights too; FactorVAE trained on a GPU."""
+    """Twenty thousand steps on the way to the recipe; FactorVAE trained on a GPU."""
     shared = f"--log_every 500 {SEEDS}"
-    longer = f"--preset fast --max_steps 20000 {shared}"
+    longer = f"{ONE_BY_ONE} --max_steps 20000 {shared}"
     rising = "--gamma 35 --gamma_start 6.4 --anneal_from 3000 --anneal_until 12000"
-    factorvae = f"--preset falling {shared} --gamma 6.4"
-    betavae = f"--preset falling {shared} --precision bf16 {TWO_CORES} --beta 4 --gamma 0"
+    betavae = f"{FALLING} {shared} --precision bf16 {TWO_CORES} --beta 4 --gamma 0"
     return [
-        Sweep("falling", "FactorVAE, falling", factorvae, "dsprites_factorvae"),
-        Sweep("falling_betavae", "beta-VAE, falling", betavae, "dsprites_betavae"),
-        Sweep("constant", "FactorVAE, fast, longer", f"{longer} --gamma 6.4"),
-        Sweep("gamma20", "FactorVAE, fast, longer", f"{longer} --gamma 20"),
-        Sweep("rising35", "FactorVAE, fast, longer, gamma from 6.4", f"{longer} {rising}"),
+        Sweep("falling", "FactorVAE, falling", f"{FALLING} {shared} --gamma 6.4"),
+        Sweep("falling_betavae", "beta-VAE, falling", betavae),
+        Sweep("constant", "FactorVAE, woken once, longer", f"{longer} --gamma 6.4"),
+        Sweep("gamma20", "FactorVAE, woken once, longer", f"{longer} --gamma 20"),
+        Sweep("rising35", "FactorVAE, woken once, longer, gamma from 6.4", f"{longer} {rising}"),
     ]
 
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
 FAST = f"--preset fast --precision bf16 {TWO_CORES}"
+WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
-CONSTANT = f"--disc_width 300 --lr 0.0006 --lr_disc 0.0005 --max_steps 5000 {TWO_CORES}"
+CONSTANT = f"{RATES} --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
@@ -133,18 +138,32 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {SEEDS}",
+            "dsprites_factorvae",
             on_the_way=ON_THE_WAY,
         ),
         Sweep(
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {SEEDS}",
+            "dsprites_betavae",
+            on_the_way=ON_THE_WAY,
+        ),
+        Sweep(
+            "woken",
+            "FactorVAE, woken once",
+            f"{WOKEN} --gamma 6.4 {SEEDS}",
+            on_the_way=ON_THE_WAY,
+        ),
+        Sweep(
+            "woken_betavae",
+            "beta-VAE, woken once",
+            f"{WOKEN} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_WAY,
         ),
         Sweep(
             "twice",
             "FactorVAE, falling sooner, woken twice",
-            f"--preset falling --precision bf16 {TWO_CORES} --gamma 6.4 {TWICE} {SEEDS}",
+            f"{FALLING} --precision bf16 {TWO_CORES} --gamma 6.4 {TWICE} {SEEDS}",
         ),
         Sweep(
             "factorvae",

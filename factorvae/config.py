@@ -43,11 +43,11 @@ PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of tho
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
 # what --preset changes of the defaults, after the dataset and before the method
 FAST = {
-    **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4},
-    **{"latent_scale": 0.1, "wake_at": (2000,), "max_steps": 8000},
+    **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
+    **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 2000, "anneal_until": 10000},
+    **{"turn_at": (2500, 5000), "wake_at": (5000, 8000), "max_steps": 20000},
 }
-FALLING = {"beta_start": 4.0, "anneal_from": 2000, "anneal_until": 10000, "max_steps": 20000}
-RECIPES: dict[str, dict[str, object]] = {"fast": FAST, "falling": {**FAST, **FALLING}}
+RECIPES: dict[str, dict[str, object]] = {"fast": FAST}
 
 
 def recipe_flags(name: str) -> list[str]:
@@ -172,8 +172,7 @@ class TrainConfig(Config):
     preset: str | None = option(
         None,
         "objective",
-        "a recipe, which fills what is left unset: fast, in 8,000 steps, or falling, in 20,000, "
-        "with beta from 4 to 1 (docs/recipe.md)",
+        "a recipe, which fills what is left unset: fast, of 20,000 steps (docs/recipe.md)",
         choices=tuple(RECIPES),
         resume="free",
     )

@@ -196,10 +196,11 @@ def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, wa
 def test_a_checkpoint_of_an_older_version_is_completed_by_defaults(trainer, tmp_path):
     state = copy.deepcopy({**trainer.state_dict(), "finished": False})
     del state["config"]["precision"], state["config"]["jobs"]
-    state["config"]["no_longer_known"] = 1
+    state["config"] |= {"no_longer_known": 1, "preset": "no longer a recipe"}
     checkpoint.save_checkpoint(tmp_path / CHECKPOINT_NAME, state)
     loaded = checkpoint.load_checkpoint(tmp_path, to_resume=True)
     assert (loaded["config"]["precision"], loaded["config"]["jobs"]) == ("fp32", 0)
+    assert loaded["config"]["preset"] is None
     for name in ("vae_optimizer", "disc_optimizer", "generator", "sums"):
         del state[name]  # which only training needs
     checkpoint.save_checkpoint(tmp_path / CHECKPOINT_NAME, state)

@@ -77,8 +77,8 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
     for name in RECIPES:
         recipe = dataclasses.replace(parsed("--preset", name), preset=None)
         assert recipe == parsed(*recipe_flags(name)) == TrainConfig(**RECIPES[name])
-    falling = parsed("--preset", "falling")
-    assert (falling.wake_at, falling.beta_start, falling.max_steps) == ((2000,), 4.0, 20000)
+    betavae = parsed("--preset", "fast", "--beta", "4", "--gamma", "0")
+    assert (betavae.method, betavae.beta_start, betavae.beta) == ("betavae", 4.0, 4.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from factorvae.config import DATASET_OPTIONS, IMAGE_SIZES, MOST_THREADS, TrainConfig
+from factorvae.config import DATASET_OPTIONS, IMAGE_SIZES, MOST_THREADS, RECIPES, TrainConfig
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
@@ -58,9 +58,14 @@ class _Misfit(UserError):
 
 
 def _settings(checkpoint: dict) -> TrainConfig:
-    """The settings, checked as flags are; what an older version lacked is at its default."""
+    """The settings, checked as flags are; what an older version lacked is at its default.
+
+    A recipe that there is no more is not named: what it filled is there.
+    """
     given = _of_type(checkpoint, "config", dict)
     known = {f.name for f in dataclasses.fields(TrainConfig)}
+    if isinstance(given.get("preset"), str) and given["preset"] not in RECIPES:
+        given = {**given, "preset": None}
     try:
         return TrainConfig(**{name: value for name, value in given.items() if name in known})
     except UserError as error:

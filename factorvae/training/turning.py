@@ -5,6 +5,7 @@ decoder turned back, and neither changes. Only the total correlation tells direc
 networks that have settled on others hardly ever turn by themselves. Here it is done in one move.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -13,9 +14,9 @@ from torch.optim import Adam
 
 from factorvae.models import VAE, Discriminator
 from factorvae.objective import kl_per_latent
-from factorvae.training.waking import FAINT_KL
 
 NUM_IMAGES = 4096  # by whose codes the directions are told
+LEAST_KL = 1.0  # nats of a latent that is turned: fainter ones' variances are too different
 ANGLES = 91  # tried for each pair, from -45 to 45 degrees
 ROUNDS = 3  # through all pairs
 LEAST_GAIN = 0.05  # of a pair's contrast, below which it stays: more than chance brings
@@ -41,9 +42,9 @@ def turn_latents(
         mu, logvar: of images of the training data, [N, latent_dim] each.
 
     Returns:
-        R, [latent_dim, latent_dim]. Latents of at most FAINT_KL nats stay as they are.
+        R, [latent_dim, latent_dim]. Latents of at most LEAST_KL nats stay as they are.
     """
-    turn = independent_directions(mu, kl_per_latent(mu, logvar) > FAINT_KL)
+    turn = independent_directions(mu, kl_per_latent(mu, logvar) > LEAST_KL)
     rows = torch.block_diag(turn, turn.square())  # of the head: those of mu, then those of logvar
 
     def of_rows(weight: Tensor, by: Tensor) -> Tensor:
@@ -84,28 +85,28 @@ def independent_directions(codes: Tensor, live: Tensor) -> Tensor:
     Returns:
         R, [D, D]: of each pair by 45 degrees at most, so that latents keep their places and signs.
     """
-    centred = codes - codes.mean(dim=0)
-    u = centred / centred.std(dim=0).clamp_min(1e-6)  # [N, D]
-    latent_dim = codes.shape[1]
-    turn = torch.eye(latent_dim, dtype=codes.dtype, device=codes.device)
-    angles = torch.linspace(-45, 45, ANGLES, dtype=codes.dtype, device=codes.device).deg2rad()
-    sin, cos = angles.sin(), angles.cos()  # [ANGLES], of which the middle one is 0
+    u = codes - codes.mean(dim=0)  # [N, D]
+    turn = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
+    angles = torch.linspace(-45, 45, ANGLES, dtype=u.dtype, device=u.device).deg2rad()
+    middle = ANGLES // 2  # the angle 0
     for _ in range(ROUNDS):
-        for i in range(latent_dim):
-            for j in range(i + 1, latent_dim):
-                first = torch.outer(u[:, i], cos) + torch.outer(u[:, j], sin)  # [N, ANGLES]
-                second = torch.outer(u[:, j], cos) - torch.outer(u[:, i], sin)
-                contrast = _excess_kurtosis(first).square() + _excess_kurtosis(second).square()
-                best = contrast.argmax()
-                gains = contrast[best] - contrast[ANGLES // 2] > LEAST_GAIN
-                angle = torch.where(gains & live[i] & live[j], angles[best], 0)
-                by = torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()]).view(2, 2)
-                turn[[i, j]] = by @ turn[[i, j]]
-                u[:, [i, j]] = u[:, [i, j]] @ by.T
+        for i, j in itertools.combinations(range(u.shape[1]), 2):
+            tried = _turned(u[:, i, None], u[:, j, None], angles)  # [N, ANGLES] each
+            contrast = sum(_excess_kurtosis(codes).square() for codes in tried)  # [ANGLES]
+            most, best = contrast.max(dim=0)
+            worth = (most - contrast[middle] > LEAST_GAIN) & live[i] & live[j]
+            angle = torch.where(worth, angles.index_select(0, best.view(1))[0], 0)
+            u[:, i], u[:, j] = _turned(u[:, i], u[:, j], angle)
+            turn[i], turn[j] = _turned(turn[i], turn[j], angle)
     return turn
+
+
+def _turned(a: Tensor, b: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Both coordinates turned by an angle in radians."""
+    return angle.cos() * a + angle.sin() * b, angle.cos() * b - angle.sin() * a
 
 
 def _excess_kurtosis(values: Tensor) -> Tensor:
     """Of each column of [N, K], whose mean is 0: [K]; 0 for a normal distribution."""
     squares = values.square()
-    return squares.square().mean(dim=0) / squares.mean(dim=0).square() - 3
+    return squares.square().mean(dim=0) / squares.mean(dim=0).square().clamp_min(1e-12) - 3

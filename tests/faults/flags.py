@@ -71,7 +71,7 @@ stray | unrecognized arguments: stray
 --method btcvae --stratified yes | unrecognized arguments: yes
 --dip_ratio 3 | --dip_ratio is no setting of --method factorvae
 --capacity_steps 7 | --capacity_steps is no setting of --method factorvae
---preset slow | --preset must be one of fast, falling, not slow
+--preset slow | --preset must be one of fast, not slow
 --preset | --preset & expected one argument
 --beta_start 0 | --beta_start must be greater than 0, not 0.0
 --beta_start nan | --beta_start must be a finite number, not nan
