@@ -8,6 +8,7 @@ none (JPEG, MATLAB, plain matrices, lists, logs), anything of the right form. A 
 
 import gzip
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -302,7 +303,8 @@ def _is_sweep(one: dict, _: dict) -> bool:
 
 def _make_scores(folder: Path) -> None:
     scores = {"mig": {"value": 0.25}, "factor_vae_score": {"value": 0.5}}
-    (folder / METRICS_NAME).write_text(f'{{"scores": {scores}}}'.replace("'", '"'))
+    content = {"checkpoint": {"step": 100}, "scores": scores}
+    (folder / METRICS_NAME).write_text(json.dumps(content))
 
 
 def _make_npz(folder: Path) -> None:
@@ -390,7 +392,7 @@ FORMATS = {
         _make_scores,
         METRICS_NAME,
         read_scores,
-        lambda one, _: all(isinstance(value, int | float) for value in one.values()),
+        lambda one, _: all(isinstance(value, int | float) for value in (*one[0].values(), one[1])),
     ),
     "npz": Format(_make_npz, "*.npz", _read_npz, _same_both),
     "mpi3d": Format(
