@@ -44,7 +44,9 @@ def turn_latents(
     Returns:
         R, [latent_dim, latent_dim]. Latents of at most LEAST_KL nats stay as they are.
     """
-    turn = independent_directions(mu, kl_per_latent(mu, logvar) > LEAST_KL)
+    live = (kl_per_latent(mu, logvar) > LEAST_KL).nonzero().flatten()  # [K]
+    turn = torch.eye(vae.latent_dim, device=mu.device)
+    turn[live[:, None], live] = independent_directions(mu[:, live])
     rows = torch.block_diag(turn, turn.square())  # of the head: those of mu, then those of logvar
 
     def of_rows(weight: Tensor, by: Tensor) -> Tensor:
@@ -71,21 +73,14 @@ def _replace(
     moments["exp_avg_sq"].copy_(apply(moments["exp_avg_sq"], by.square()))
 
 
-def independent_directions(codes: Tensor, live: Tensor) -> Tensor:
-    """A rotation R after which the codes, R z, are as independent as a rotation makes them.
+def independent_directions(codes: Tensor) -> Tensor:
+    """A rotation R after which the codes [N, K], R z, are as independent as one makes them: [K, K].
 
     Pairs are turned one after the other to where the squares of their excess kurtoses have the
-    largest sum (independent component analysis by pairs: Comon 1994). A pair of which one is not
-    live stays. No value waits for the device.
-
-    Args:
-        codes: [N, D].
-        live: which latents may be turned, bool [D].
-
-    Returns:
-        R, [D, D]: of each pair by 45 degrees at most, so that latents keep their places and signs.
+    largest sum (independent component analysis by pairs: Comon 1994), by 45 degrees at most, so
+    that latents keep their places and signs.
     """
-    u = codes - codes.mean(dim=0)  # [N, D]
+    u = codes - codes.mean(dim=0)
     turn = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
     angles = torch.linspace(-45, 45, ANGLES, dtype=u.dtype, device=u.device).deg2rad()
     middle = ANGLES // 2  # the angle 0
@@ -94,8 +89,7 @@ def independent_directions(codes: Tensor, live: Tensor) -> Tensor:
             tried = _turned(u[:, i, None], u[:, j, None], angles)  # [N, ANGLES] each
             contrast = sum(_excess_kurtosis(codes).square() for codes in tried)  # [ANGLES]
             most, best = contrast.max(dim=0)
-            worth = (most - contrast[middle] > LEAST_GAIN) & live[i] & live[j]
-            angle = torch.where(worth, angles.index_select(0, best.view(1))[0], 0)
+            angle = torch.where(most - contrast[middle] > LEAST_GAIN, angles[best], 0)
             u[:, i], u[:, j] = _turned(u[:, i], u[:, j], angle)
             turn[i], turn[j] = _turned(turn[i], turn[j], angle)
     return turn

@@ -14,7 +14,6 @@ from factorvae.training.trainer import Trainer
 from factorvae.training.turning import independent_directions, turn_latents
 
 SMALL = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4)
-EVERY = torch.ones(4, dtype=torch.bool)
 
 
 def draws(seed=0):
@@ -37,25 +36,19 @@ def turned_by(degrees, i, j, size=4):
 @pytest.mark.parametrize(("degrees", "pair"), [(30, (0, 1)), (-40, (0, 2)), (20, (1, 2))])
 def test_independent_latents_that_were_turned_are_turned_back(degrees, pair):
     away = turned_by(degrees, *pair)
-    back = independent_directions(draws() @ away.T, EVERY)
+    back = independent_directions(draws() @ away.T)
     assert torch.allclose(back @ back.T, torch.eye(4), atol=1e-5)
     assert torch.allclose(back @ away, torch.eye(4), atol=math.radians(2))
 
 
 def test_what_no_direction_makes_more_independent_stays():
     independent = draws(1)
-    assert torch.equal(independent_directions(independent, EVERY), torch.eye(4))
+    assert torch.equal(independent_directions(independent), torch.eye(4))
     normal = torch.randn(4096, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(independent_directions(normal, EVERY), torch.eye(4))
+    assert torch.equal(independent_directions(normal), torch.eye(4))
     angle = 2 * math.pi * draws(2)[:, 0]
     circle = torch.stack([angle.sin(), angle.cos()], dim=1)  # as an orientation is told by two
-    assert torch.equal(independent_directions(circle, EVERY[:2]), torch.eye(2))
-
-
-def test_latents_that_say_nothing_stay():
-    turned = draws() @ turned_by(30, 0, 1).T
-    live = torch.tensor([True, False, True, True])
-    assert torch.equal(independent_directions(turned, live), torch.eye(4))
+    assert torch.equal(independent_directions(circle), torch.eye(2))
 
 
 @pytest.fixture
@@ -69,6 +62,15 @@ def networks(sprites):
     return vae, disc, sprites.batch(torch.arange(0, 400, 5))
 
 
+def after_a_step(vae, disc, images):
+    """Their optimisers, at a rate of 0: only the moments have changed."""
+    optimizers = [torch.optim.Adam(network.parameters(), 0.0) for network in (vae, disc)]
+    gradients(vae, disc, images)
+    for optimizer in optimizers:
+        optimizer.step()
+    return optimizers
+
+
 def gradients(vae, disc, images):
     """Of the reconstruction from the means and of their total correlation."""
     for network in (vae, disc):
@@ -79,10 +81,7 @@ def gradients(vae, disc, images):
 
 def test_a_turn_changes_neither_pictures_nor_what_the_discriminator_says(networks, monkeypatch):
     vae, disc, images = networks
-    optimizers = [torch.optim.Adam(network.parameters(), 0.0) for network in (vae, disc)]
-    gradients(vae, disc, images)
-    for optimizer in optimizers:
-        optimizer.step()  # at a rate of 0: only the moments change
+    optimizers = after_a_step(vae, disc, images)
     turn = turned_by(30, 0, 2)
     monkeypatch.setattr("factorvae.training.turning.independent_directions", lambda *_: turn)
     with torch.no_grad():
@@ -107,6 +106,20 @@ def test_a_turn_changes_neither_pictures_nor_what_the_discriminator_says(network
             first = optimizer.state[parameter]["exp_avg"] / 0.1  # what one step puts there
             assert torch.allclose(first, parameter.grad, rtol=1e-2, atol=1e-3)
             assert (optimizer.state[parameter]["exp_avg_sq"] >= 0).all()
+
+
+def test_latents_of_less_than_a_nat_stay(networks):
+    vae, disc, images = networks
+    optimizers = after_a_step(vae, disc, images)
+    away = turned_by(30, 0, 1) @ turned_by(30, 1, 2)
+    mu, logvar = draws() @ away.T, torch.full((4096, 4), -3.0)
+    turn = turn_latents(vae, optimizers[0], disc, optimizers[1], mu, logvar)
+    assert (turn[:3, :3] - torch.eye(3)).abs().amax(dim=1).min() > 0.1
+    logvar[:, 1] = 0.0
+    mu[:, 1] /= 10
+    turn = turn_latents(vae, optimizers[0], disc, optimizers[1], mu, logvar)
+    assert torch.equal(turn[1], torch.eye(4)[1]) and torch.equal(turn[:, 1], torch.eye(4)[:, 1])
+    assert turn[0, 2].abs() > 0.1
 
 
 def test_a_run_turns_at_its_steps_and_wakes_latents_afterwards(sprites, monkeypatch):
