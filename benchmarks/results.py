@@ -126,6 +126,7 @@ def explored() -> list[Sweep]:
 
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
+ON_THE_LONGER_WAY = (2500, 5000, 10000, 15000)
 FAST = f"--preset fast --precision bf16 {TWO_CORES}"
 WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
@@ -139,14 +140,14 @@ PROFILES: dict[str, list[Sweep]] = {
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {SEEDS}",
             "dsprites_factorvae",
-            on_the_way=ON_THE_WAY,
+            on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {SEEDS}",
             "dsprites_betavae",
-            on_the_way=ON_THE_WAY,
+            on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "woken",
