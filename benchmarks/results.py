@@ -605,7 +605,9 @@ def write_results(options: argparse.Namespace) -> list[dict]:
         written += ", results.png"
     if curve:
         write_csv(docs / "results_on_the_way.csv", CURVE_COLUMNS, curve)
-        save_figure(scores_over_training(curves_of(curve)), docs / "results_on_the_way.png")
+        followed = {(profile, sweep.name) for profile, sweep in all_sweeps() if sweep.on_the_way}
+        drawn = [row for row in curve if (row["profile"], row["sweep"]) in followed]
+        save_figure(scores_over_training(curves_of(drawn)), docs / "results_on_the_way.png")
         written += ", results_on_the_way.csv, results_on_the_way.png"
     print(f"wrote {docs}/{written}: {len(rows)} runs")
     return rows
