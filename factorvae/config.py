@@ -2,8 +2,8 @@
 
 A config is a frozen dataclass; `parse` builds the command line from its fields, fills what the user
 left unset from the method's defaults, then the recipe's (--preset), then the dataset's, and checks
-every value. Where flags were
-given several values, `parse_sweep` makes a config of each combination.
+every value. Where flags were given several values, `parse_sweep` makes a config of each
+combination.
 """
 
 import argparse
@@ -42,12 +42,13 @@ PRESETS: dict[str, dict[str, object]] = {
 PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of those of a user's own
 DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
 # what --preset changes of the defaults, after the dataset and before the method
-FAST = {
-    **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
-    **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 2000, "anneal_until": 10000},
-    **{"turn_at": (2500, 5000), "wake_at": (5000, 8000), "max_steps": 20000},
+RECIPES: dict[str, dict[str, object]] = {
+    "fast": {
+        **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
+        **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 2000, "anneal_until": 10000},
+        **{"turn_at": (2500, 5000), "wake_at": (5000, 8000), "max_steps": 20000},
+    },
 }
-RECIPES: dict[str, dict[str, object]] = {"fast": FAST}
 
 
 def recipe_flags(name: str) -> list[str]:

@@ -12,7 +12,9 @@ from factorvae.models import VAE, Discriminator
 from factorvae.objective import kl_per_latent, recon_loss, total_correlation
 from factorvae.training.trainer import Trainer
 from factorvae.training.turning import independent_directions, turn_latents
+from tests.helpers import same_state
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SMALL = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4)
 
 
@@ -53,7 +55,7 @@ def test_what_no_direction_makes_more_independent_stays():
 
 @pytest.fixture
 def networks(sprites):
-    """A VAE and a discriminator, their optimisers after a step, images, and R z in place of z."""
+    """A VAE with four live latents, a discriminator, and images."""
     generator = torch.Generator().manual_seed(0)
     vae, disc = VAE((1, 64, 64), 4, 16, generator), Discriminator(4, 2, 16, generator)
     with torch.no_grad():  # none is faint, and their variances differ
@@ -151,3 +153,33 @@ def test_a_turn_that_finds_nothing_to_turn_leaves_a_run_as_it_is(sprites):
         trainer.advance(3)
     states = [copy.deepcopy(trainer.state_dict()["vae"]) for trainer in (turned, never)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+@pytest.fixture
+def every_latent_turns(monkeypatch):
+    """After a few steps none has a nat as yet."""
+    monkeypatch.setattr("factorvae.training.turning.LEAST_KL", 0.0)
+    monkeypatch.setattr("factorvae.training.turning.LEAST_GAIN", 0.0)
+
+
+@pytest.mark.usefixtures("every_latent_turns")
+def test_a_run_that_is_gone_on_with_turns_as_if_it_had_not_stopped(sprites):
+    config = dataclasses.replace(SMALL, turn_at=(3,))
+    whole, parts, resumed, never = (
+        Trainer(each, sprites) for each in (config, config, config, SMALL)
+    )
+    whole.advance(6)
+    never.advance(6)
+    parts.advance(3)  # it ends where it is to turn
+    resumed.load_state_dict(copy.deepcopy(parts.state_dict()))
+    resumed.advance(3)
+    assert same_state(resumed.state_dict(), whole.state_dict())
+    assert not torch.equal(whole.vae.encoder.head.weight, never.vae.encoder.head.weight)
+
+
+@needs_cuda
+def test_cuda_finds_the_directions_that_the_cpu_does():
+    codes = draws() @ turned_by(30, 0, 1).T @ turned_by(-20, 0, 2).T
+    found = independent_directions(codes.cuda())
+    assert found.is_cuda
+    assert torch.allclose(found.cpu(), independent_directions(codes), atol=math.radians(2))
