@@ -46,7 +46,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "fast": {
         **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
         **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 2000, "anneal_until": 10000},
-        **{"turn_at": (2500, 5000), "wake_at": (5000, 8000), "max_steps": 20000},
+        **{"turn_at": (2500, 5000), "wake_at": (5000, 8000)},
+        **{"max_steps": 20000, "num_epochs": 1_000_000},  # so many steps of however little data
     },
 }
 

@@ -19,7 +19,7 @@ NUM_IMAGES = 4096  # by whose codes the directions are told
 LEAST_KL = 1.0  # nats of a latent that is turned: fainter ones' variances are too different
 ANGLES = 91  # tried for each pair, from -45 to 45 degrees
 ROUNDS = 3  # through all pairs
-LEAST_GAIN = 0.05  # of a pair's contrast, below which it stays: more than chance brings
+LEAST_GAIN = 0.05  # of a pair's contrast, below which it stays
 
 
 @torch.no_grad()
@@ -35,7 +35,8 @@ def turn_latents(
 
     The encoder's means become R mu and the decoder and the discriminator take R^T z, so that the
     reconstruction is the same. Variances do not turn: each log variance becomes the mean of those
-    that it is made of, weighted by the squares in R. Adam's moments change as the gradients do.
+    that it is made of, weighted by the squares in R. Adam's moments change as the gradients do:
+    the squares by the squares in R, as gradients of different latents hardly go together.
 
     Args:
         vae: with the paper's encoder and decoder.
@@ -47,7 +48,9 @@ def turn_latents(
     live = (kl_per_latent(mu, logvar) > LEAST_KL).nonzero().flatten()  # [K]
     turn = torch.eye(vae.latent_dim, device=mu.device)
     turn[live[:, None], live] = independent_directions(mu[:, live])
-    rows = torch.block_diag(turn, turn.square())  # of the head: those of mu, then those of logvar
+    squares = turn.square()
+    rows = torch.block_diag(turn, squares)  # of the head: those of mu, then those of logvar
+    squares_of_rows = torch.block_diag(squares, squares)
 
     def of_rows(weight: Tensor, by: Tensor) -> Tensor:
         return by @ weight
@@ -55,30 +58,34 @@ def turn_latents(
     def of_columns(weight: Tensor, by: Tensor) -> Tensor:
         return weight @ by.T
 
-    _replace(vae.encoder.head.weight, optimizer, of_rows, rows)
-    _replace(vae.encoder.head.bias, optimizer, of_rows, rows)
-    _replace(vae.decoder.hidden.weight, optimizer, of_columns, turn)
+    _replace(vae.encoder.head.weight, optimizer, of_rows, rows, squares_of_rows)
+    _replace(vae.encoder.head.bias, optimizer, of_rows, rows, squares_of_rows)
+    _replace(vae.decoder.hidden.weight, optimizer, of_columns, turn, squares)
     if discriminator is not None:
-        _replace(discriminator.hidden[0].weight, disc_optimizer, of_columns, turn)
+        _replace(discriminator.hidden[0].weight, disc_optimizer, of_columns, turn, squares)
     return turn
 
 
 def _replace(
-    weight: nn.Parameter, optimizer: Adam, apply: Callable[[Tensor, Tensor], Tensor], by: Tensor
+    weight: nn.Parameter,
+    optimizer: Adam,
+    apply: Callable[[Tensor, Tensor], Tensor],
+    by: Tensor,
+    squares_by: Tensor,
 ) -> None:
     """A linear function of the weight in its place, and of its moments."""
     moments = optimizer.state[weight]
     weight.copy_(apply(weight, by))
     moments["exp_avg"].copy_(apply(moments["exp_avg"], by))
-    moments["exp_avg_sq"].copy_(apply(moments["exp_avg_sq"], by.square()))
+    moments["exp_avg_sq"].copy_(apply(moments["exp_avg_sq"], squares_by))
 
 
 def independent_directions(codes: Tensor) -> Tensor:
     """A rotation R after which the codes [N, K], R z, are as independent as one makes them: [K, K].
 
-    Pairs are turned one after the other to where the squares of their excess kurtoses have the
-    largest sum (independent component analysis by pairs: Comon 1994), by 45 degrees at most, so
-    that latents keep their places and signs.
+    Pairs are turned one after the other to where the sum of their entropies is least (independent
+    component analysis by pairs: Comon 1994), and so, as their joint entropy does not change, their
+    total correlation. By 45 degrees at most, so that latents keep their places and signs.
     """
     u = codes - codes.mean(dim=0)
     turn = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
@@ -87,7 +94,7 @@ def independent_directions(codes: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         for i, j in itertools.combinations(range(u.shape[1]), 2):
             tried = _turned(u[:, i, None], u[:, j, None], angles)  # [N, ANGLES] each
-            contrast = sum(_excess_kurtosis(codes).square() for codes in tried)  # [ANGLES]
+            contrast = sum(map(_lack_of_entropy, tried))  # [ANGLES]
             most, best = contrast.max(dim=0)
             angle = torch.where(most - contrast[middle] > LEAST_GAIN, angles[best], 0)
             u[:, i], u[:, j] = _turned(u[:, i], u[:, j], angle)
@@ -100,7 +107,12 @@ def _turned(a: Tensor, b: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos() * a + angle.sin() * b, angle.cos() * b - angle.sin() * a
 
 
-def _excess_kurtosis(values: Tensor) -> Tensor:
-    """Of each column of [N, K], whose mean is 0: [K]; 0 for a normal distribution."""
-    squares = values.square()
-    return squares.square().mean(dim=0) / squares.mean(dim=0).square().clamp_min(1e-12) - 3
+def _lack_of_entropy(values: Tensor) -> Tensor:
+    """Minus 48 times the entropy of each column of [N, K], whose mean is 0, up to a constant: [K].
+
+    The entropy is half the logarithm of the variance, and for what is not normal less by about a
+    48th of the square of the excess kurtosis.
+    """
+    variance = values.square().mean(dim=0).clamp_min(1e-12)
+    kurtosis = values.square().square().mean(dim=0) / variance.square() - 3  # 0 if normal
+    return kurtosis.square() - 24 * variance.log()

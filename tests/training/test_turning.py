@@ -9,7 +9,7 @@ import torch
 
 from factorvae.config import TrainConfig
 from factorvae.models import VAE, Discriminator
-from factorvae.objective import kl_per_latent, recon_loss, total_correlation
+from factorvae.objective import kl_per_latent, recon_loss, reparameterize, total_correlation
 from factorvae.training.trainer import Trainer
 from factorvae.training.turning import independent_directions, turn_latents
 from tests.helpers import same_state
@@ -41,6 +41,27 @@ def test_independent_latents_that_were_turned_are_turned_back(degrees, pair):
     back = independent_directions(draws() @ away.T)
     assert torch.allclose(back @ back.T, torch.eye(4), atol=1e-5)
     assert torch.allclose(back @ away, torch.eye(4), atol=math.radians(2))
+
+
+def test_latents_of_unequal_variances_are_turned_back_and_stay_there():
+    scales = torch.tensor([1.0, 0.8, 0.6, 0.3])
+    independent = draws() * scales
+    assert torch.equal(independent_directions(independent), torch.eye(4))
+    for narrow in (0.4, 0.3):  # turned by 45 degrees, both would tell of the wide one
+        pair = draws()[:, [0, 3]] * torch.tensor([1.0, narrow])
+        assert torch.equal(independent_directions(pair), torch.eye(2))
+    away = turned_by(30, 0, 1)
+    assert torch.allclose(
+        independent_directions(independent @ away.T) @ away, torch.eye(4), atol=math.radians(2)
+    )
+
+
+def test_all_latents_at_once_are_turned_back():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        away, _ = torch.linalg.qr(torch.randn(4, 4, generator=generator))
+        found = independent_directions(draws() @ away.T) @ away
+        assert (found.abs().amax(dim=1) > 0.99).all()  # each of one source, whichever
 
 
 def test_what_no_direction_makes_more_independent_stays():
@@ -108,6 +129,37 @@ def test_a_turn_changes_neither_pictures_nor_what_the_discriminator_says(network
             first = optimizer.state[parameter]["exp_avg"] / 0.1  # what one step puts there
             assert torch.allclose(first, parameter.grad, rtol=1e-2, atol=1e-3)
             assert (optimizer.state[parameter]["exp_avg_sq"] >= 0).all()
+
+
+def squared_gradients(vae, images):
+    """Of the head's biases, by the noise of 200 samples, on average: [2 latent_dim]."""
+    generator = torch.Generator().manual_seed(0)
+    total = 0
+    for _ in range(200):
+        mu, logvar = vae.encode(images)
+        z = reparameterize(mu, logvar, torch.randn(mu.shape, generator=generator))
+        (gradient,) = torch.autograd.grad(recon_loss(vae.decode(z), images), vae.encoder.head.bias)
+        total = total + gradient.square()
+    return total / 200
+
+
+def test_second_moments_after_a_turn_add_up_to_those_of_the_new_gradients(networks, monkeypatch):
+    vae, disc, images = networks
+    with torch.no_grad():  # one noise for all latents, which no turn changes
+        vae.encoder.head.weight[4:] = 0
+        vae.encoder.head.bias[4:] = -3
+    optimizers = after_a_step(vae, disc, images)
+    moments = optimizers[0].state[vae.encoder.head.bias]["exp_avg_sq"]
+    moments.copy_(squared_gradients(vae, images[:4]))
+    seen = []
+    turn = turned_by(45, 0, 2)
+    monkeypatch.setattr("factorvae.training.turning.independent_directions", lambda *_: turn)
+    with torch.no_grad():
+        turn_latents(vae, optimizers[0], disc, optimizers[1], *vae.encode(images))
+    for measured in (moments, squared_gradients(vae, images[:4])):  # of the turned, by their sum
+        of_mu, of_logvar = measured.view(2, 4)[:, [0, 2]].sum(dim=1).tolist()
+        seen.append((of_mu, of_logvar))
+    assert seen[0] == pytest.approx(seen[1], rel=0.2)
 
 
 def test_latents_of_less_than_a_nat_stay(networks):
