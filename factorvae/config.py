@@ -196,10 +196,16 @@ class TrainConfig(Config):
         several=True,
     )
     beta_start: float | None = option(
-        None, "objective", "beta of the first steps, from which it goes to --beta", above=0
+        None,
+        "objective",
+        "beta of the first steps, from which it goes to --beta; 0: none",
+        minimum=0,
     )
     gamma_start: float | None = option(
-        None, "objective", "gamma of the first steps, from which it goes to --gamma", above=0
+        None,
+        "objective",
+        "gamma of the first steps, from which it goes to --gamma; 0: none",
+        minimum=0,
     )
     anneal_from: int = option(
         0, "objective", "last step of --beta_start and --gamma_start; then geometric", minimum=0
@@ -293,6 +299,12 @@ class TrainConfig(Config):
         super().__post_init__()
         for name in ("turn_at", "wake_at"):
             object.__setattr__(self, name, ordered_steps(getattr(self, name)))
+        if 0 in (self.beta_start, self.gamma_start):  # none is asked for, of a preset's
+            for name in ("beta_start", "gamma_start"):
+                object.__setattr__(self, name, getattr(self, name) or None)
+            if self.beta_start is None and self.gamma_start is None:
+                for name in ("anneal_from", "anneal_until"):
+                    object.__setattr__(self, name, 0)
         if self.anneal_until < self.anneal_from:
             raise UserError(
                 f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"
@@ -306,8 +318,8 @@ class TrainConfig(Config):
             object.__setattr__(self, "method", "betavae")
         if self.method == "betavae" and self.gamma > 0:
             raise UserError(f"--gamma must be 0 with --method betavae, not {self.gamma}")
-        if self.stratified and self.batch_size < 2:
-            raise UserError("--stratified needs a --batch_size of at least 2")
+        if METHODS[self.method].compares and self.batch_size < 2:
+            raise UserError(f"--method {self.method} needs a --batch_size of at least 2")
 
     def dataset_options(self) -> dict[str, object]:
         """What `load_dataset` takes besides the name and the folder."""
@@ -509,6 +521,8 @@ def _check_method_flags(given: dict[str, object], configs: Sequence[TrainConfig]
 
 def as_given(value: object) -> str:
     """A setting's value as one would write it behind its flag: '2000 8000' for (2000, 8000)."""
+    if value is None:
+        return "unset"
     return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 

@@ -14,7 +14,8 @@ class Method:
     title: its name in prose. penalises: what gamma weighs. source: paper and equation. defaults:
     the fields of the config that it fills where the user left them unset. settings: the keyword
     arguments of its penalty in `factorvae.penalties`, each the config's field of that name, or
-    `num_images`, the size of the data. discriminator: whether that estimates the penalty.
+    `num_images`, the size of the data. discriminator: whether that estimates the penalty. compares:
+    whether the penalty compares the codes of a batch with each other.
     """
 
     title: str = ""
@@ -23,8 +24,11 @@ class Method:
     defaults: Mapping[str, object] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     discriminator: bool = False
+    compares: bool = True
 
 
+# a recipe's gamma_start is of the total correlation, and says nothing of another penalty
+NO_START = {"gamma_start": None}
 METHODS: dict[str, Method] = {
     "factorvae": Method(
         title="FactorVAE",
@@ -37,26 +41,28 @@ METHODS: dict[str, Method] = {
         penalises="nothing more: beta weighs the KL term",
         source="Higgins et al. 2017, Eq. 4",
         defaults={"beta": 4.0, "gamma": 0.0},
+        compares=False,
     ),
     "annealed": Method(
         title="AnnealedVAE",
         penalises="distance of the KL term from a growing capacity",
         source="Burgess et al. 2018, Eq. 8",
-        defaults={"beta": 0.0, "gamma": 1000.0},
+        defaults={"beta": 0.0, "gamma": 1000.0, **NO_START},
         settings=("capacity", "capacity_steps"),
+        compares=False,
     ),
     "dipvae1": Method(
         title="DIP-VAE-I",
         penalises="distance of the covariance of mu from the identity",
         source="Kumar et al. 2018, Eq. 6",
-        defaults={"beta": 1.0, "gamma": 10.0, "dip_ratio": 10.0},
+        defaults={"beta": 1.0, "gamma": 10.0, "dip_ratio": 10.0, **NO_START},
         settings=("dip_ratio",),
     ),
     "dipvae2": Method(
         title="DIP-VAE-II",
         penalises="distance of the covariance of z from the identity",
         source="Kumar et al. 2018, Eq. 7",
-        defaults={"beta": 1.0, "gamma": 10.0, "dip_ratio": 1.0},
+        defaults={"beta": 1.0, "gamma": 10.0, "dip_ratio": 1.0, **NO_START},
         settings=("dip_ratio",),
     ),
     "btcvae": Method(

@@ -106,9 +106,10 @@ class VAE(nn.Module):
         self.latent_dim = latent_dim
         self.encoder = encoder or glorot_(Encoder(image_shape, latent_dim, hidden_dim), generator)
         self.decoder = decoder or glorot_(Decoder(image_shape, latent_dim, hidden_dim), generator)
-        if latent_scale != 1:
-            with torch.no_grad():
+        with torch.no_grad():
+            if encoder is None:
                 self.encoder.head.weight.mul_(latent_scale)
+            if decoder is None:
                 self.decoder.hidden.weight.mul_(latent_scale)
         self.to(memory_format=torch.channels_last)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def annealed(start: float | None, end: float, step: Tensor | int, first: int, last: int) -> Tensor:
+def geometric(start: float | None, end: float, step: Tensor | int, first: int, last: int) -> Tensor:
     """A weight in the step that follows `step` others: geometric from `start` to `end`.
 
     Args:

@@ -77,6 +77,14 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
     for name in RECIPES:
         recipe = dataclasses.replace(parsed("--preset", name), preset=None)
         assert recipe == parsed(*recipe_flags(name)) == TrainConfig(**RECIPES[name])
+    for method in ("annealed", "dipvae1", "dipvae2"):  # gamma_start is of the total correlation
+        assert parsed("--preset", "fast", "--method", method).gamma_start is None
+    assert parsed("--preset", "fast", "--method", "btcvae").gamma_start == 50.0
+    none = parsed("--preset", "fast", "--beta_start", "0", "--gamma_start", "0")
+    assert (none.beta_start, none.gamma_start) == (None, None)
+    assert (none.anneal_from, none.anneal_until) == (0, 0)
+    flat = parsed("--preset", "fast", "--beta_start", "0")
+    assert (flat.beta_start, flat.gamma_start, flat.anneal_until) == (None, 50.0, 10000)
     betavae = parsed("--preset", "fast", "--beta", "4", "--gamma", "0")
     assert (betavae.method, betavae.beta_start, betavae.beta) == ("betavae", 4.0, 4.0)
 
@@ -87,7 +95,7 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
         (["--anneal_from", "5"], "--anneal_until 0 is before --anneal_from 5"),
         (["--beta_start", "4"], "--beta_start and --gamma_start need --anneal_until"),
         (["--anneal_until", "9"], "--anneal_until needs a --beta_start or --gamma_start"),
-        (["--beta_start", "0"], "--beta_start must be greater than 0, not 0.0"),
+        (["--beta_start", "-1"], "--beta_start must be at least 0, not -1.0"),
         (["--gamma", "nan"], "--gamma must be a finite number, not nan"),
         (["--gamma", "inf"], "--gamma must be a finite number, not inf"),
         (["--gamma", "-1"], "--gamma must be at least 0, not -1.0"),

@@ -47,7 +47,8 @@ def test_the_page_runs_as_it_is_printed(tmp_path, monkeypatch, sprites, capsys):
     names = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
+    assert names["fast"].lr == 6e-4
     assert names["mu"].shape == names["logvar"].shape == (3, 10)
     assert names["pictures"].shape == (7, 1, 64, 64)
     assert 0 <= names["pictures"].min() < names["pictures"].max() <= 1

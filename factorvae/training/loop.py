@@ -36,6 +36,13 @@ def total_steps(config: TrainConfig, num_images: int) -> int:
     return min(steps, config.max_steps or steps)
 
 
+def beyond(config: TrainConfig, until: int) -> list[str]:
+    """The flags of what a run of so many steps does not come to, with their steps."""
+    steps = {"anneal_until": config.anneal_until}
+    steps |= {name: max(getattr(config, name) or (0,)) for name in ("turn_at", "wake_at")}
+    return [f"--{name} {step}" for name, step in steps.items() if step >= until]
+
+
 def fit(
     trainer: Trainer,
     log: RunLog | None,

@@ -25,7 +25,7 @@ from factorvae.models import model_on_meta
 from factorvae.progress import Progress
 from factorvae.run_log import SHOWN, RunLog, columns, read_log
 from factorvae.training.distributed import ALONE, World
-from factorvae.training.loop import ProgressOfRun, fit, total_steps
+from factorvae.training.loop import ProgressOfRun, beyond, fit, total_steps
 from factorvae.training.run_folder import (
     check_same_data,
     earlier_checkpoint,
@@ -148,6 +148,8 @@ class Run:
                 say(line)
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
+            if self.steps < self.until and (flags := beyond(config, self.until)):
+                say(f"it ends before {', '.join(flags)}")
             first, start = self.steps, time.monotonic()
             yield from self._fit(trainer, log, stop, bar)
             rate = (trainer.steps_done - first) / (time.monotonic() - start)
@@ -155,7 +157,8 @@ class Run:
             if self.state == "finished":
                 say(f"finished {self.steps:,} steps at {rate:.1f} steps/s")
             else:
-                say(f"stopped at step {self.steps:,}; the same command goes on from there")
+                command = "the same command" + " without --overwrite" * config.overwrite
+                say(f"stopped at step {self.steps:,}; {command} goes on from there")
 
     def _fit(
         self, trainer: Trainer, log: RunLog | None, stop: StopSignals, bar: ProgressOfRun

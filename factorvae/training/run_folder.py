@@ -79,8 +79,17 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     earlier = load_checkpoint(run_dir, to_resume=True)
     differences = differing_flags(config, earlier["config"])
     if differences:
+        differences = [*differing_preset(config, earlier["config"]), *differences]
         raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {WAYS_OUT}")
     return earlier
+
+
+def differing_preset(config: TrainConfig, earlier: dict[str, object]) -> list[str]:
+    """Where many settings differ, that may be why."""
+    there = earlier.get("preset")
+    if there == config.preset:
+        return []
+    return [f"--preset is {as_given(there)} there and {as_given(config.preset)} here"]
 
 
 def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str]:

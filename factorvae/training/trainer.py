@@ -27,7 +27,7 @@ from factorvae.objective import (
 )
 from factorvae.penalties import Penalty, bind_penalty
 from factorvae.run_log import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
-from factorvae.schedule import annealed
+from factorvae.schedule import geometric
 from factorvae.training import turning, waking
 from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
@@ -199,8 +199,8 @@ class Trainer:
             return config.beta, config.gamma
         when = (self.steps_made, config.anneal_from, config.anneal_until)
         return (
-            annealed(config.beta_start, config.beta, *when),
-            annealed(config.gamma_start, config.gamma, *when),
+            geometric(config.beta_start, config.beta, *when),
+            geometric(config.gamma_start, config.gamma, *when),
         )
 
     def _noise(self) -> Tensor:
@@ -330,6 +330,8 @@ def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
     for name in ("turn_at", "wake_at"):
         if getattr(config, name) and not papers:
             raise UserError(f"{name} is for the paper's encoder and decoder only")
+    if config.stratified and config.batch_size > len(dataset):
+        raise UserError(f"stratified: a batch of {config.batch_size} of {len(dataset)} images")
 
 
 def _load_moments(optimizer: Adam, state: dict) -> None:

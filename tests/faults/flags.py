@@ -67,13 +67,13 @@ stray | unrecognized arguments: stray
 --method annealed --capacity_steps x | --capacity_steps & 'x'
 --method dipvae1 --dip_ratio -1 | --dip_ratio must be at least 0
 --method dipvae2 --dip_ratio inf | --dip_ratio must be a finite number
---method btcvae --stratified --batch_size 1 | --stratified needs a --batch_size of at least 2
+--batch_size 1 | --method factorvae needs a --batch_size of at least 2
 --method btcvae --stratified yes | unrecognized arguments: yes
 --dip_ratio 3 | --dip_ratio is no setting of --method factorvae
 --capacity_steps 7 | --capacity_steps is no setting of --method factorvae
 --preset slow | --preset must be one of fast, not slow
 --preset | --preset & expected one argument
---beta_start 0 | --beta_start must be greater than 0, not 0.0
+--beta_start -1 | --beta_start must be at least 0, not -1.0
 --beta_start nan | --beta_start must be a finite number, not nan
 --gamma_start inf | --gamma_start must be a finite number, not inf
 --gamma_start x | --gamma_start & 'x'

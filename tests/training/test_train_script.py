@@ -60,11 +60,22 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     code, _, err = run_train(*flags, "--max_steps", 15, "--lr", 1e-3, "--gamma", 10)
     assert code == 2
     assert "--gamma is 6.4 there and 10.0 here; --lr is 0.0001 there and 0.001 here" in err
+    code, _, err = run_train(*flags, "--preset", "fast")
+    assert code == 2
+    assert "--preset is unset there and fast here; " in err
 
     code, out, _ = run_train(*flags, "--max_steps", 5, "--lr", 1e-3, "--overwrite")
     assert code == 0
     assert "starting at step 0 of 5" in out
     assert run_log.read_log(run_dir)["step"].tolist() == [5]
+
+
+def test_what_a_run_does_not_come_to_is_told(run_train, run_dir):
+    flags = ("--output_dir", run_dir, "--preset", "fast", "--disc_width", 16, "--wake_at", 3)
+    code, out, _ = run_train(*flags, "--max_steps", 4)
+    assert code == 0
+    assert "it ends before --anneal_until 10000, --turn_at 5000\n" in out
+    assert "it ends before" not in run_train("--max_steps", 4)[1]
 
 
 def test_a_resumed_run_reads_its_checkpoint_once(run_train, run_dir, monkeypatch):
@@ -201,8 +212,10 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on(run_train, run_dir, n
         os.kill(os.getpid(), number)
 
     with meanwhile(interrupt):
-        ended, out, _ = run_train("--output_dir", run_dir, "--log_every", 1, "--max_steps", 100_000)
+        flags = ("--log_every", 1, "--max_steps", 100_000, "--overwrite")
+        ended, out, _ = run_train("--output_dir", run_dir, *flags)
     assert ended == code
+    assert "; the same command without --overwrite goes on from there" in out
     assert_stopped_and_goes_on(run_train, run_dir, out)
 
 

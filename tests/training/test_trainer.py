@@ -28,7 +28,7 @@ from factorvae.objective import (
 from factorvae.progress import Progress
 from factorvae.run_log import RunLog, columns, read_log
 from factorvae.training import loop
-from factorvae.training.loop import fit, total_steps
+from factorvae.training.loop import beyond, fit, total_steps
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer, derive_seed
 from tests.helpers import no_wait_for_the_device, rows_but_speed, same_state
@@ -329,6 +329,13 @@ def test_a_run_ends_with_its_epochs_or_its_steps():
     assert total_steps(TrainConfig(num_epochs=2, batch_size=100), 250) == 4
     assert total_steps(TrainConfig(max_steps=300_000), 737_280) == 300_000
     assert total_steps(TrainConfig(max_steps=10**9), 737_280) == 576_000
+
+
+def test_what_a_run_of_so_many_steps_does_not_come_to():
+    config = TrainConfig(beta_start=4.0, anneal_until=5, turn_at=(2, 4), wake_at=(6,))
+    assert beyond(config, 7) == beyond(TrainConfig(), 1) == []
+    assert beyond(config, 6) == ["--wake_at 6"]
+    assert beyond(config, 4) == ["--anneal_until 5", "--turn_at 4", "--wake_at 6"]
 
 
 class OperationNames(TorchDispatchMode):

@@ -113,6 +113,9 @@ def test_first_weights_of_the_latents_are_scaled_and_no_others():
     scaled = {name for name in whole if not torch.equal(whole[name], small[name])}
     assert scaled == {"encoder.head.weight", "decoder.hidden.weight"}
     assert all(torch.equal(small[name], whole[name] / 4) for name in scaled)
+    own = torch.nn.Linear(2, 2)  # weights of one's own are left as they are
+    mine = VAE((1, 32, 32), 4, 8, latent_scale=0.25, encoder=own, decoder=own)
+    assert mine.encoder is own
 
 
 def test_networks_of_ones_own_cannot_be_woken(sprites):
