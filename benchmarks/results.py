@@ -134,7 +134,7 @@ WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
 CONSTANT = f"{RATES} --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
-SHORT = f"--max_steps 20000 --precision bf16 {TWO_CORES}"
+SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
         Sweep(
@@ -196,13 +196,13 @@ PROFILES: dict[str, list[Sweep]] = {
             "factorvae_short",
             "FactorVAE, the paper's rates",
             f"{SHORT} --gamma 6.4 {SEEDS}",
-            on_the_way=ON_THE_LONGER_WAY,
+            on_the_way=ON_THE_WAY,
         ),
         Sweep(
             "betavae_short",
             "beta-VAE, the paper's rates",
             f"{SHORT} --beta 4 --gamma 0 {SEEDS}",
-            on_the_way=ON_THE_LONGER_WAY,
+            on_the_way=ON_THE_WAY,
         ),
     ],
     "explored": explored(),
@@ -525,8 +525,8 @@ OF_CURVE = (
 )
 
 
-def markdown(rows: Sequence[dict], has_curve: bool) -> str:
-    """docs/results.md."""
+def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
+    """docs/results.md, of the rows of results.csv and of results_on_the_way.csv."""
     sweeps = {(profile, sweep.name): sweep for profile, sweep in all_sweeps()}
     lines = [
         "# Results",
@@ -542,7 +542,6 @@ def markdown(rows: Sequence[dict], has_curve: bool) -> str:
         f"| data | model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
         f"|---|---|---|---|---|---|{'---|' * len(TABLE)}---|",
     ]
-    commands = {}
     for (profile, name, dataset, beta, gamma, steps), group in groups_of(rows):
         cells = [cell(group, names) for names in TABLE.values()]
         seeds = ", ".join(sorted({str(row["seed"]) for row in group}))
@@ -550,10 +549,10 @@ def markdown(rows: Sequence[dict], has_curve: bool) -> str:
         title = f"{title_of(profile, name)} ({profile})"
         settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"
         lines.append(f"| {dataset} | {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
-        if (profile, name) in sweeps:
-            commands[profile, name] = f"    python train.py {sweeps[profile, name].flags}"
-    lines += ["", *PUBLISHED, *(OF_CURVE if has_curve else ())]
-    lines += ["Trained by", "", *commands.values(), ""]
+    lines += ["", *PUBLISHED, *(OF_CURVE if curve else ())]
+    trained = dict.fromkeys((row["profile"], row["sweep"]) for row in [*rows, *curve])
+    commands = [f"    python train.py {sweeps[key].flags}" for key in trained if key in sweeps]
+    lines += ["Trained by", "", *commands, ""]
     lines += ["and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`."]
     lines += [f"Drawn at commit {commit()}, on {platform.machine()} with {device_name()}.", ""]
     missing = [
@@ -601,7 +600,7 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     docs.mkdir(parents=True, exist_ok=True)
     write_csv(docs / "results.csv", COLUMNS, rows)
     curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
-    (docs / "results.md").write_text(markdown(rows, bool(curve)))
+    (docs / "results.md").write_text(markdown(rows, curve))
     settings = {
         f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(
             [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
