@@ -4,8 +4,8 @@ import glob
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from factorvae.checkpoint import (
     restore_discriminator,
     restore_vae,
 )
-from factorvae.config import EvaluateConfig, TrainConfig
+from factorvae.config import EvaluateConfig
 from factorvae.datasets import Dataset
 from factorvae.device import exact_float32, in_threads
 from factorvae.encoding import EncodedDataset
@@ -29,9 +29,9 @@ from factorvae.errors import UserError
 from factorvae.evaluation.scores import METRICS, Metric, check_names
 from factorvae.evaluation.trial import Result, Trial, draw_trial
 from factorvae.files import CHECKPOINT_NAME
-from factorvae.methods import METHODS, settings_of_others
 from factorvae.metrics.interventions import Draws
 from factorvae.progress import Activity
+from factorvae.setting import order_of, setting_of
 
 GLOB_SIGNS = set("*?[")
 FEWEST_POINTS = 4  # two to fit and two held out
@@ -151,20 +151,8 @@ def check_factors(names: Sequence[str] | None, dataset: Dataset) -> None:
 
 
 def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
-    """The data of the evaluation, and every field of the training that is of its setting.
-
-    A setting of other methods only is None.
-    """
-    method = checkpoint["config"]["method"]
-    not_of_method = settings_of_others(method)
-    trained = {
-        f.name: None if f.name in not_of_method else checkpoint["config"].get(f.name, f.default)
-        for f in fields(TrainConfig)
-        if f.metadata["setting"]
-    }
-    data = f"{dataset.name}, {dataset.source}"
-    trained_on = f"{checkpoint['dataset']['name']}, {checkpoint['dataset']['source']}"
-    return {"data": data, "trained on": trained_on, **trained, "steps": checkpoint["step"]}
+    """The data of the evaluation, and the setting of the training."""
+    return {"data": f"{dataset.name}, {dataset.source}", **setting_of(checkpoint)}
 
 
 def group_by_setting(models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
@@ -172,25 +160,7 @@ def group_by_setting(models: Sequence[EvaluatedModel]) -> list[list[EvaluatedMod
     groups: dict[tuple, list[EvaluatedModel]] = {}
     for model in sorted(models, key=lambda model: model.seed):
         groups.setdefault(tuple(model.setting.items()), []).append(model)
-    methods = [*METHODS, *(model.setting["method"] for model in models)]
-
-    def order(group: list[EvaluatedModel]) -> tuple:
-        setting = group[0].setting
-        return methods.index(setting["method"]), _order(setting.values())
-
-    return sorted(groups.values(), key=order)
-
-
-def _order(values: Iterable[object]) -> list[tuple]:
-    """To sort by: numbers by their size, before words; what is not given comes first."""
-    return [
-        (0, 0.0, "")
-        if value is None
-        else (1, float(value), "")
-        if isinstance(value, int | float)
-        else (2, 0.0, str(value))
-        for value in values
-    ]
+    return sorted(groups.values(), key=lambda group: order_of(group[0].setting))
 
 
 def _missing(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[str, str]:

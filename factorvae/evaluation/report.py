@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from factorvae.config import EvaluateConfig, as_given
+from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, check_writable, write_text
-from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
+from factorvae.methods import TOLD_BY_GAMMA
 from factorvae.saved_scores import Score
+from factorvae.setting import differing_fields, setting_value, told_fields
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
@@ -266,7 +267,7 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     ]
     for group in groups:
         cells = _cells_of_group(group, " ± ")
-        shown = [_setting_value(group[0].setting[key]) for key in settings]
+        shown = [setting_value(group[0].setting[key]) for key in settings]
         row = [*shown, str(len(group)), *(cells(score) for score in scores)]
         lines.append("| " + " | ".join(row) + " |")
     spread = ""
@@ -377,17 +378,10 @@ def _shown_method(models: Sequence[EvaluatedModel]) -> list[str]:
 def _other_differences(models: Sequence[EvaluatedModel]) -> list[str]:
     """Fields of the settings, but those always shown, in which some models differ.
 
-    Of the settings of some methods only, those in which models of the same method do.
+    Where models were trained on other data than they are measured on, those are told first.
     """
-    keys = [key for key in models[0].setting if key not in (*SHOWN_SETTINGS, "method")]
-
-    def values(key: str) -> list[set]:
-        if key not in METHOD_SETTINGS:
-            return [{model.setting[key] for model in models}]
-        methods = {model.setting["method"] for model in models}
-        return [{m.setting[key] for m in models if m.setting["method"] == one} for one in methods]
-
-    differing = [key for key in keys if any(len(those) > 1 for those in values(key))]
+    settings = [model.setting for model in models]
+    differing = differing_fields(settings, (*SHOWN_SETTINGS, "method"))
     if any(model.setting["trained on"] != model.setting["data"] for model in models):
         differing = ["trained on", *(key for key in differing if key != "trained on")]
     return differing
@@ -400,17 +394,6 @@ def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
         setting = model.setting
         parts = [setting["data"]]
         parts += [setting[key] for key in _shown_method(models)]
-        shown = [key for key in ("beta", "gamma", *others) if setting[key] is not None]
-        parts += [f"{key} {_setting_value(setting[key])}" for key in shown]
+        parts += told_fields(setting, ("beta", "gamma", *others))
         labels[id(model)] = "; ".join([*parts, f"{setting['steps']:,} steps"])
     return labels
-
-
-def _setting_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else as_given(value)

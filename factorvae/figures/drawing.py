@@ -20,13 +20,14 @@ from factorvae.device import choose_device, use_threads
 from factorvae.errors import UserError
 from factorvae.figures.gallery import Gallery, write_gallery
 from factorvae.figures.page import PageTable
-from factorvae.figures.plots import run_title, setting_title
+from factorvae.figures.plots import TITLED, run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, writable_folder
-from factorvae.methods import METHODS, settings_of_others
+from factorvae.methods import settings_of_others
 from factorvae.run_log import log_until
 from factorvae.saved_scores import SavedScores, Score, read_scores, saved_scores
+from factorvae.setting import Setting, differing_fields, order_of, setting_of
 
 
 def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
@@ -145,21 +146,24 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
     dataset = restore_dataset(first, config.dataset, config.data_dir)
     base_index = base_images(dataset, config)
 
-    def run_of(path: Path) -> tuple[tuple, SweepRun]:
-        """The run, after what it is sorted by: its settings as numbers, and not as text."""
+    found = []  # each run's setting, seed and checkpoint
+    for path in paths:
         checkpoint = load_checkpoint(path)
         if data_of(checkpoint) != data_of(first):
             names = f"{paths[0].parent.name} and {path.parent.name}"
             raise UserError(f"{folder}: {names} are of different data, which no page has together")
-        trained, step = checkpoint["config"], checkpoint["step"]
+        found.append((setting_of(checkpoint), checkpoint["config"]["seed"], path))
+    found.sort(key=lambda run: (order_of(run[0]), run[1], run[2].parent.name))
+    others = differing_fields([setting for setting, *_ in found], TITLED)
+
+    def run_of(setting: Setting, path: Path) -> SweepRun:
+        step = setting["steps"]
         scores, measured = read_scores(path.parent)
         if scores and is_outdated(path.with_name(METRICS_NAME), measured, step):
             scores = {}
-        place = [*METHODS].index(trained["method"])
-        settings = (trained[name] for name in ("beta", "gamma", "capacity", "seed"))
-        return (place, *settings, path.parent.name), SweepRun(
+        return SweepRun(
             name=path.parent.name,
-            setting=setting_title(trained, step),
+            setting=setting_title(setting, others),
             log=log_until(path.parent, step),
             scores=scores,
             gallery=lambda: gallery_of(
@@ -167,7 +171,7 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
             ),
         )
 
-    runs = [run for _, run in sorted(map(run_of, paths), key=lambda found: found[0])]
+    runs = [run_of(setting, path) for setting, _, path in found]
     print(f"{folder}: {len(runs)} runs")
     title = f"{folder.name}: {len(runs)} runs on {dataset.name}"
     for line in write_sweep_gallery(runs, output_dir, config.format, title):

@@ -31,6 +31,7 @@ from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
 from factorvae.models import VAE, Discriminator
+from factorvae.setting import setting_value
 
 CPU = torch.device("cpu")
 QUICK = "--metrics losses mig gaussian_total_correlation".split()
@@ -425,9 +426,9 @@ def test_runs_of_another_precision_are_another_setting(sweep):
 
 
 def test_settings_are_told_as_people_write_them():
-    values = (True, False, 20000, 6.4, None, (2000, 8000))
-    told = ["yes", "no", "20,000", "6.4", "-", "2000 8000"]
-    assert [report._setting_value(value) for value in values] == told
+    values = (True, False, 20000, 6.4, 6.4000001, None, (2000, 8000))
+    told = ["yes", "no", "20,000", "6.4", "6.4000001", "-", "2000 8000"]
+    assert [setting_value(value) for value in values] == told
 
 
 def test_settings_and_seeds_are_in_the_order_of_their_numbers(tmp_path, capsys):

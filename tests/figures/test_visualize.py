@@ -98,7 +98,7 @@ def a_folder_and_datasets(tmp_path, monkeypatch):
 
 
 def write_run(
-    folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True, gamma=6.4
+    folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True, gamma=6.4, **changes
 ):
     """A run's folder as train.py leaves it, its weights drawn at random."""
     channels = 3 if dataset == "rgb" else 1
@@ -106,6 +106,7 @@ def write_run(
     with torch.no_grad():  # the first latents are told apart from dead ones
         vae.encoder.head.weight[: -(-latent_dim // 2)] *= 50
     config = TrainConfig(dataset=dataset, latent_dim=latent_dim, hidden_dim=16, gamma=gamma)
+    config = dataclasses.replace(config, **changes)
     folder = Path(folder)
     folder.mkdir(parents=True)
     checkpoint = {
@@ -254,6 +255,24 @@ def test_scores_of_an_earlier_step_are_left_out_of_a_sweeps_page(sweep_runs, cap
     assert run("--model_path", "sweep") == 0
     assert [dict(shown.scores) for shown in sweep_runs] == [{}, {"factor_vae_score": 0.5}]
     assert "sweep/a/metrics.json is of step 50 and is left out" in capsys.readouterr().out
+
+
+def test_runs_are_of_one_setting_where_they_differ_by_their_seed_only(sweep_runs):
+    differing = {"a": {}, "b": {"seed": 1}, "c": {"lr": 1e-3}, "d": {"wake_at": (9, 20)}}
+    for name, changes in differing.items():
+        write_run(f"sweep/{name}", **changes)
+    write_run("sweep/e", step=50)
+    write_run("sweep/f", latent_dim=3)
+    assert run("--model_path", "sweep") == 0
+    title = "β = 1, γ = 6.4, latent_dim {}, {}lr {}, {} steps"
+    assert {shown.name: shown.setting for shown in sweep_runs} == {
+        "a": title.format(2, "", "0.0001", 100),
+        "b": title.format(2, "", "0.0001", 100),
+        "c": title.format(2, "", "0.001", 100),
+        "d": title.format(2, "wake_at 9 20, ", "0.0001", 100),
+        "e": title.format(2, "", "0.0001", 50),
+        "f": title.format(3, "", "0.0001", 100),
+    }
 
 
 def test_runs_on_different_data_have_no_page_together(sweep_runs, capsys):
