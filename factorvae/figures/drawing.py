@@ -121,6 +121,7 @@ def gallery_of(
         seed=config.seed,
         measured={} if scores is None else scores.details,
         measured_factors=() if scores is None else scores.factor_names,
+        name=str(path),
     )
 
 

@@ -60,7 +60,7 @@ class Gallery:
     title: the run, from `plots.run_title`. base_index: the images whose codes are traversed, int64
     [B]. log: columns of the run's log, where there is one. seed: draws every sample; the same seed
     gives the same pictures. measured: by metric, what evaluate.py wrote to explain its scores, of
-    the factors `measured_factors`.
+    the factors `measured_factors`. name: of the model, for the message of an error.
     """
 
     vae: VAE
@@ -72,6 +72,7 @@ class Gallery:
     seed: int = 0
     measured: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     measured_factors: tuple[str, ...] = ()
+    name: str = "the model"
 
     def traversals(self) -> Figure:
         values = torch.linspace(-LIMIT, LIMIT, 7)
@@ -224,7 +225,7 @@ class Gallery:
     @cached_property
     def _encoded(self) -> EncodedDataset:
         threads = torch.get_num_threads()
-        return EncodedDataset(self.vae, self.dataset, self.device, threads)
+        return EncodedDataset(self.vae, self.dataset, self.device, threads, self.name)
 
     def _decode(self, z: Tensor) -> Tensor:
         """Pixels in [0, 1], [B, C, H, W] on the CPU, of z [B, latent_dim]."""

@@ -411,6 +411,17 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, argv, told):
     assert not Path("results/index.html").exists()
 
 
+def test_a_model_that_encodes_to_no_number_is_named_in_one_line(capsys):
+    path = write_run("runs/a") / "ckpt.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["vae"]["encoder.head.bias"][-1] = 800  # a log variance, whose variance is infinite
+    save_checkpoint(path, checkpoint)
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: runs/a/ckpt.pt gives 3 of 3 images a mean or variance")
+    assert error.count("\n") == 1 and not list(Path("results").iterdir())
+
+
 def test_no_run_at_all_is_said_in_one_line(capsys, monkeypatch):
     monkeypatch.setattr("factorvae.checkpoint.DEFAULT_MODEL", Path("no_model_ships.pt"))
     assert run("--output_dir", "results") == 2
