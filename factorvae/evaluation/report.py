@@ -17,7 +17,7 @@ import numpy as np
 
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
-from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
+from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, check_writable, write_text
 from factorvae.methods import TOLD_BY_GAMMA
@@ -32,7 +32,8 @@ WIDTH = 100
 class Outputs:
     """The files that results go to, tried before the first model is measured.
 
-    One that cannot be written after all holds up nothing: `check` tells of it in the end.
+    One that cannot be written after all holds up nothing, nor does a model that cannot be measured:
+    `check` tells of them in the end.
     Raises UserError for a file that cannot be written.
     """
 
@@ -53,23 +54,29 @@ class Outputs:
         if config.csv is not None:
             _try_to_write(Path(config.csv))
 
+    @property
+    def measured(self) -> list[EvaluatedModel]:
+        """Those of which there is something to tell."""
+        return [model for model in self.models if model.failure is None]
+
     def write(self, model: EvaluatedModel) -> None:
         """One model's metrics.json, in place of an earlier one."""
         content = json.dumps(_plain(as_dict(model, self.config)), indent=2) + "\n"
         self._write(self.paths[model.path], content)
 
     def write_csv(self) -> None:
-        """With --csv, a row per model."""
-        if self.config.csv is None:
+        """With --csv, a row per model that was measured."""
+        models = self.measured
+        if self.config.csv is None or not models:
             return
-        scores = _known(self.models)
+        scores = _known(models)
         columns = [column for s in scores for column in (s.name, f"{s.name}_se")]
-        columns = [c for c in columns if any(c in _flat(model) for model in self.models)]
-        settings = list(dict.fromkeys(key for model in self.models for key in model.setting))
+        columns = [c for c in columns if any(c in _flat(model) for model in models)]
+        settings = list(dict.fromkeys(key for model in models for key in model.setting))
         text = io.StringIO()
         writer = csv.DictWriter(text, ["checkpoint", "seed", *settings, *columns])
         writer.writeheader()
-        for model in (model for group in group_by_setting(self.models) for model in group):
+        for model in (model for group in group_by_setting(models) for model in group):
             flat = _flat(model)
             writer.writerow(
                 {"checkpoint": model.path, "seed": model.seed}
@@ -85,11 +92,20 @@ class Outputs:
         except OSError as error:
             self.failures[path] = error.strerror or str(error)
 
+    def print_table(self) -> None:
+        """Of the models that were measured."""
+        if self.measured:
+            table = markdown_table if self.config.markdown else text_table
+            print(table(self.measured, self.config), flush=True)
+
     def check(self) -> None:
-        """Raise UserError where a file could not be written."""
+        """Raise UserError where a model could not be measured or a file not be written."""
+        told = [f"{model.path}: {model.failure}" for model in self.models if model.failure]
         if self.failures:
-            told = "; ".join(f"{path}: {reason}" for path, reason in self.failures.items())
-            raise UserError(f"the results are printed, but not written to {told}")
+            paths = "; ".join(f"{path}: {reason}" for path, reason in self.failures.items())
+            told.append(f"the results are printed, but not written to {paths}")
+        if told:
+            raise UserError("; ".join(told))
 
 
 def _try_to_write(path: Path, advice: str = "") -> None:
@@ -208,12 +224,13 @@ def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     labels = _setting_labels(models)
     rows: list[tuple[str, Callable[[Score], str] | None]] = []
     explained: list[str] = []
+    seeds = f", which differ in their seed{_but_some(models)}"
     for group in group_by_setting(models):
         rows.append((labels[id(group[0])], None))
         rows += [(f"  {names[model.path]}", _cells_of(model)) for model in group]
         if len(group) > 1:
             rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
-            explained = ["+-: standard deviation over the models of a setting, by their seeds"]
+            explained = [f"+-: standard deviation over the models of a setting{seeds}"]
     first = max(len(label) for label, cells in rows if cells is not None)
     width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     lines = _about_all_data(models, config)
@@ -273,10 +290,14 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     spread = ""
     if any(len(group) > 1 for group in groups):
         spread = "; mean ± standard deviation over them"
-    lines += ["", f"n: models of a setting, which differ in their seed{spread}."]
+    lines += ["", f"n: models of a setting, which differ in their seed{_but_some(models)}{spread}."]
     lines += ["", *(f"- {line}" for line in _about_all_data(models, config))]
     lines += _protocol_lines(models, scores, "- {heading}: {how}")
     return "\n".join(lines)
+
+
+def _but_some(models: Sequence[EvaluatedModel]) -> str:
+    return ", but for some of the same seed" if with_a_seed_twice(models) else ""
 
 
 def _heading_with_variant(score: Score, config: EvaluateConfig) -> str:
