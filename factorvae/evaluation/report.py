@@ -19,9 +19,9 @@ from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
-from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, check_writable, write_text
+from factorvae.files import CHECKPOINT_NAME, check_writable, write_text
 from factorvae.methods import TOLD_BY_GAMMA
-from factorvae.saved_scores import Score
+from factorvae.saved_scores import Score, scores_path
 from factorvae.setting import differing_fields, setting_value, told_fields
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -42,13 +42,10 @@ class Outputs:
             raise UserError(f"--output names one file, and there are {len(models)} models")
         self.models, self.config = models, config
         self.failures: dict[Path, str] = {}
-        folders = Counter(model.path.parent for model in models)
-        self.paths = {}
-        for model in models:
-            path = model.path.with_name(METRICS_NAME)
-            if folders[model.path.parent] > 1:  # several beside each other
-                path = model.path.with_name(f"{model.path.stem}_{METRICS_NAME}")
-            self.paths[model.path] = Path(config.output) if config.output else path
+        self.paths = {
+            model.path: Path(config.output) if config.output else scores_path(model.path)
+            for model in models
+        }
         for path in self.paths.values():
             _try_to_write(path, "" if config.output else "; name another file by --output")
         if config.csv is not None:

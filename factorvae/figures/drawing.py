@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +24,13 @@ from factorvae.figures.page import PageTable
 from factorvae.figures.plots import TITLED, run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
-from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, writable_folder
+from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import settings_of_others
 from factorvae.run_log import log_until
-from factorvae.saved_scores import SavedScores, Score, read_scores, saved_scores
+from factorvae.saved_scores import SavedScores, SavedValues, Score, read_scores, saved_scores
 from factorvae.setting import Setting, differing_fields, order_of, setting_of
+
+Scores = TypeVar("Scores", SavedScores, SavedValues)
 
 
 def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
@@ -54,7 +57,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     if dataset.source != checkpoint["dataset"]["source"]:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
     base_index = base_images(dataset, config)
-    scores = scores_of(path, step, known_scores)
+    scores = fitting(saved_scores(path, known_scores), step, dataset)
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
         "checkpoint": path,
@@ -80,19 +83,22 @@ def base_images(dataset: Dataset, config: VisualizeConfig) -> np.ndarray:
     return choose_images(dataset, config.num_images, config.seed)
 
 
-def scores_of(path: Path, step: int, known: Sequence[Score]) -> SavedScores | None:
-    """What evaluate.py has written of the checkpoint at this step."""
-    scores = saved_scores(path, known)
-    if scores is not None and is_outdated(scores.path, scores.step, step):
+def fitting(scores: Scores | None, step: int, dataset: Dataset) -> Scores | None:
+    """The scores, where they are of the checkpoint's step and of the images that are drawn.
+
+    A line tells of those that are not.
+    """
+    if scores is None:
+        return None
+    drawn = dataset.name, dataset.source
+    if scores.step != step:
+        print(f"{scores.path} is of step {scores.step:,} and is left out; evaluate.py renews it")
+        return None
+    if scores.data != drawn:
+        one, other = (", ".join(data) for data in (scores.data, drawn))
+        print(f"{scores.path} is of {one} and is left out; the pictures are of {other}")
         return None
     return scores
-
-
-def is_outdated(path: Path, measured: int, step: int) -> bool:
-    """Whether the scores are of another step than the checkpoint, and then a line that says so."""
-    if measured != step:
-        print(f"{path} is of step {measured:,} and is left out; evaluate.py renews it")
-    return measured != step
 
 
 def fields_of(method: str) -> set[str]:
@@ -159,14 +165,12 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
 
     def run_of(setting: Setting, path: Path) -> SweepRun:
         step = setting["steps"]
-        scores, measured = read_scores(path.parent)
-        if scores and is_outdated(path.with_name(METRICS_NAME), measured, step):
-            scores = {}
+        scores = fitting(read_scores(path.parent), step, dataset)
         return SweepRun(
             name=path.parent.name,
             setting=setting_title(setting, others),
             log=log_until(path.parent, step),
-            scores=scores,
+            scores={} if scores is None else scores.values,
             gallery=lambda: gallery_of(
                 path, load_checkpoint(path), dataset, base_index, config, device
             ),

@@ -32,6 +32,7 @@ from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
 from factorvae.models import VAE, Discriminator
+from factorvae.saved_scores import saved_scores
 from factorvae.setting import setting_value
 
 CPU = torch.device("cpu")
@@ -431,11 +432,20 @@ def test_the_newest_is_meant_by_default(sweep):
 
 
 def test_files_beside_each_other_have_results_of_their_own(tmp_path):
-    for name in ("one.pt", "two.pt"):
-        write_checkpoint(tmp_path / "flat", name=name)
-    assert run("--model_path", "flat/*.pt", *MIG) == 0
-    written = {path.name for path in (tmp_path / "flat").glob("*.json")}
-    assert written == {"one_metrics.json", "two_metrics.json"}
+    """However many are evaluated at a time; pictures find each one's own."""
+    paths = [write_checkpoint(tmp_path / "flat", name=f"{n}.pt") for n in ("ckpt", "one", "two")]
+    names = ["metrics.json", "one_metrics.json", "two_metrics.json"]
+    for asked in (["flat/*.pt"], ["flat/ckpt.pt"], ["flat/one.pt"], ["flat/two.pt"]):
+        for path in (tmp_path / "flat").glob("*.json"):
+            path.unlink()
+        assert run("--model_path", *asked, *MIG) == 0
+        written = sorted(path.name for path in (tmp_path / "flat").glob("*.json"))
+        assert written == [n for n, path in zip(names, paths, strict=True) if path.match(asked[0])]
+        found = [path for path in paths if saved_scores(path, SCORES) is not None]
+        assert found == [path for path in paths if path.match(asked[0])]
+    (tmp_path / "flat" / "two_metrics.json").rename(tmp_path / "flat" / "metrics.json")
+    assert saved_scores(paths[2], SCORES) is not None  # as earlier versions wrote it
+    assert saved_scores(paths[0], SCORES) is None
 
 
 def test_output_is_where_it_is_asked_for(tmp_path):

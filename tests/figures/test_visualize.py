@@ -214,6 +214,19 @@ def test_scores_beside_the_checkpoint_are_on_the_page_where_they_are_of_its_step
     assert "runs/a/metrics.json is damaged" in capsys.readouterr().err
 
 
+def test_scores_of_other_images_than_are_drawn_are_left_out(capsys, hung, sweep_runs):
+    folder = write_run("runs/a")
+    (folder / "metrics.json").write_text(json.dumps(scores_of(100)))
+    for flags in ((), ("--dataset", "plain")):
+        for path in ("runs/a", "runs"):
+            assert run("--model_path", path, *flags) == 0
+    (of_its_own,), of_others = (tables for *_, tables in hung)
+    assert of_its_own.rows[1][0] == "MIG" and of_others == []
+    assert [dict(shown.scores) for shown in sweep_runs] == [{"mig": 0.1234}, {}]
+    told = "metrics.json is of squares, drawn and is left out; the pictures are of plain, drawn\n"
+    assert capsys.readouterr().out.count(f"runs/a/{told}") == 2
+
+
 def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
     for gamma in (35.0, 6.4, 100.0, 0.0):
         write_run(f"sweep/gamma{gamma:g}", gamma=gamma)
@@ -235,7 +248,9 @@ def test_factors_values_are_told_in_pi_where_they_are_multiples_of_it():
 
 
 def write_scores(folder, score, step):
-    content = {"checkpoint": {"step": step}, "scores": {"factor_vae_score": {"value": score}}}
+    scores = {"factor_vae_score": {"value": score}}
+    data = {"name": "squares", "source": "drawn"}
+    content = {"checkpoint": {"step": step}, "data": data, "scores": scores}
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
