@@ -141,7 +141,7 @@ class Gallery:
         )
 
     def factor_matrix(self) -> Figure:
-        """Only for datasets with known factors."""
+        """Only for datasets with known factors of which some vary."""
         index, codes, _ = self._sample
         found = mig(codes.numpy(), factors_of(self.dataset, index))
         return plots.factor_matrix(
@@ -171,6 +171,7 @@ class Gallery:
         found = self.measured["sap"]
         gaps = _numbers(found["gaps"])
         scores = _numbers(found["scores"])
+        varying = np.isin(self.measured_factors, self.varying_factors)
         return plots.latent_matrix(
             scores,
             self.measured_factors,
@@ -179,7 +180,7 @@ class Gallery:
             heading="Factors told from one latent (SAP)",
             told="held-out accuracy of a linear machine that sees the latent alone",
             bars_told="gap of the best two",
-            mean=("SAP", gaps[(scores > 0).any(axis=0)].mean()),
+            mean=("SAP", gaps[varying].mean() if varying.any() else 0.0),
             title=self.title,
         )
 
@@ -209,9 +210,20 @@ class Gallery:
     @cached_property
     def _sample(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Indices [N] of images drawn at random, and their mu and logvar [N, latent_dim]."""
-        count = min(SAMPLE_SIZE, len(self.dataset))
-        index = self._generator(0).choice(len(self.dataset), count, replace=False)
+        index = self._sample_index
         return index, *map(torch.from_numpy, self._encoded.posterior(index))
+
+    @cached_property
+    def _sample_index(self) -> np.ndarray:
+        count = min(SAMPLE_SIZE, len(self.dataset))
+        return self._generator(0).choice(len(self.dataset), count, replace=False)
+
+    @cached_property
+    def varying_factors(self) -> list[str]:
+        """The factors of several values among the sample; only where factors are known."""
+        factors = factors_of(self.dataset, self._sample_index)
+        varying = (factors != factors[0]).any(axis=0)
+        return [n for n, v in zip(self.dataset.factor_names, varying, strict=True) if v]
 
     @cached_property
     def kl(self) -> np.ndarray:
@@ -302,6 +314,8 @@ class Exhibit:
         needs_factors = self.needs_factors or self.needs_grid or self.needs_metric is not None
         if needs_factors and not dataset.factor_names:
             return f"the factors of {dataset.name} are not known"
+        if self.needs_factors and not gallery.varying_factors:
+            return "no factor takes more than one value"
         if self.needs_grid and dataset.factor_space is None:
             return f"{dataset.name} has no image of every combination of its factors"
         if self.needs_log and gallery.log is None:

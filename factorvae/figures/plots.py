@@ -715,9 +715,13 @@ def latent_matrix(
         layout.text(x, top - 7, note, size=7, color=FAINT)
     y = top + height + 22
     _color_scale(layout, left, y, largest, low=0)
-    layout.text(left + 150, y + 20, "the best latent framed, the second dashed", size=7.5)
-    key = f"{told}; colours to the largest, {largest:.2f};"
-    layout.text(left + 150, y + 8, key, size=7.5)
+    key = (
+        told,
+        f"colours to the largest, {largest:.2f}",
+        "the best latent framed, the second dashed",
+    )
+    for line, words in enumerate(key):
+        layout.text(left + 150, y + 6 + 12 * line, words, size=7.5)
     return layout.figure
 
 

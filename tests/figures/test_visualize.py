@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -540,6 +541,26 @@ def test_what_evaluate_measured_of_labels_is_drawn(gallery):
         assert [patch.get_width() for patch in beside.patches] == bars
     assert exhibits["factor_matrix"].obstacle(without) is None
     assert "every combination" in exhibits["latent_response"].obstacle(without)
+
+
+def test_factors_that_do_not_vary_have_no_matrix_and_no_part_in_a_mean(gallery):
+    exhibits = {exhibit.name: exhibit for exhibit in EXHIBITS}
+    factors = SPACE.factors_of(np.arange(len(SPACE)))
+    still = Squares(factor_space=None, factors=0 * factors)
+    why = exhibits["factor_matrix"].obstacle(dataclasses.replace(gallery, dataset=still))
+    assert why == "no factor takes more than one value"
+    # posX does not vary, and of shape no latent tells any held-out value
+    some = Squares(factor_space=None, factors=factors * [1, 1, 0, 1])
+    given = {"scores": [[0, 0.5, 0, 1.0]] * 3, "gaps": [0, 0.25, 0, 0.5]}
+    factors_and_gaps = {"measured": {"sap": given}, "measured_factors": SPACE.names}
+    figure = dataclasses.replace(gallery, dataset=some, **factors_and_gaps).separation_matrix()
+    assert any("(SAP) 0.250" in text.get_text() for text in figure.texts)
+    nothing = {"sap": {"scores": [[0]] * 3, "gaps": [0]}}
+    of_one = {"measured": nothing, "measured_factors": ("shape",)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = dataclasses.replace(gallery, dataset=some, **of_one).separation_matrix()
+    assert any("(SAP) 0.000" in text.get_text() for text in figure.texts)
 
 
 def test_categories_are_called_by_their_words(gallery):
