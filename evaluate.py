@@ -16,14 +16,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     # torch takes seconds to import, for which a wrong flag does not wait
     from factorvae.device import choose_device, use_threads
     from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
-    from factorvae.evaluation.report import Outputs, markdown_table, text_table
+    from factorvae.evaluation.report import Outputs
 
     device = choose_device(config.device)
     models = load_models(find_checkpoints(config.model_path), config)
     outputs = Outputs(models, config)
     for model in evaluate(models, config, device, use_threads(config.threads)):
         outputs.write(model)
-    print((markdown_table if config.markdown else text_table)(models, config), flush=True)
+    outputs.print_table()
     outputs.write_csv()
     outputs.check()
 

@@ -365,7 +365,7 @@ class EvaluateConfig(Config):
         "gbt", "metrics", "of DCI", choices=("gbt", "gbt_sklearn", "forest", "lasso")
     )
     repeats: int = option(
-        1, "metrics", "samples, whose spread gives every score a standard error", minimum=1
+        1, "metrics", "samples, whose spread gives scores but UDR a standard error", minimum=1
     )
     seed: int = seed_option("metrics", "of the points, votes and trees")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factorvae.errors import UserError
-from factorvae.files import METRICS_NAME
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
 
 # What JSON of any other content raises where it is taken for scores; it may be nested without end.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
@@ -37,17 +37,37 @@ class Score:
 class SavedScores:
     """The content of a metrics.json.
 
-    path: the file. step: of the checkpoint that was measured. about: the data and the points that
-    it was measured on. rows: of a table, of which the first are headings. details: by metric; what
-    explains its scores. factor_names: those that the metrics used.
+    path: the file. step: of the checkpoint that was measured. data: the name and source of the
+    images. about: these and the points that it was measured on. rows: of a table, of which the
+    first are headings. details: by metric; what explains its scores. factor_names: those that the
+    metrics used.
     """
 
     path: Path
     step: int
+    data: tuple[str, str]
     about: str
     rows: Sequence[Sequence[str]]
     details: Mapping[str, Mapping[str, object]]
     factor_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SavedValues:
+    """The finite scores of a metrics.json by their names, and of what they are, as above."""
+
+    path: Path
+    step: int
+    data: tuple[str, str]
+    values: Mapping[str, float]
+
+
+def scores_path(checkpoint: Path) -> Path:
+    """Where the scores of a checkpoint are: metrics.json of a run's own, NAME_metrics.json of any
+    other file, of which there may be several in one folder."""
+    if checkpoint.name == CHECKPOINT_NAME:
+        return checkpoint.with_name(METRICS_NAME)
+    return checkpoint.with_name(f"{checkpoint.stem}_{METRICS_NAME}")
 
 
 def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None:
@@ -58,7 +78,8 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
     Raises:
         UserError: the file is damaged.
     """
-    own = checkpoint.with_name(f"{checkpoint.stem}_{METRICS_NAME}")  # of several in one folder
+    own = scores_path(checkpoint)
+    # earlier versions wrote metrics.json for a file of any name
     path = own if own.is_file() else checkpoint.with_name(METRICS_NAME)
     if not path.is_file():
         return None
@@ -85,28 +106,34 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
             rows.append([score.title, score.text(found["value"]), shown, how])
         if any(row[2] for row in rows[1:]):
             about += " \N{PLUS-MINUS SIGN}: standard error."
-        names, step, details = tuple(data["factor_names"]), measured["step"], content["details"]
-        if not isinstance(step, int) or not all(isinstance(one, dict) for one in details.values()):
-            raise TypeError("step and details are something else")
-        return SavedScores(path, step, about, rows, details, names)
+        names, details = tuple(data["factor_names"]), content["details"]
+        if not all(isinstance(one, dict) for one in details.values()):
+            raise TypeError("details are something else")
+        return SavedScores(path, *_measured_of(content), about, rows, details, names)
 
 
-def read_scores(run_dir: Path) -> tuple[dict[str, float], int]:
-    """The finite scores of a run's metrics.json by name, none where it was not evaluated; its step.
+def read_scores(run_dir: Path) -> SavedValues | None:
+    """The scores in a run's metrics.json, None where it was not evaluated.
 
     Raises:
         UserError: the file is damaged.
     """
     path = run_dir / METRICS_NAME
     if not path.is_file():
-        return {}, 0
+        return None
     with _taken_for_scores(path):
         content = json.loads(path.read_text(encoding="utf-8"))
-        values = {name: score["value"] for name, score in content["scores"].items()}
-        step = content["checkpoint"]["step"]
-        if not isinstance(step, int):
-            raise TypeError("step is something else")
-        return {name: float(value) for name, value in values.items() if value is not None}, step
+        found = {name: score["value"] for name, score in content["scores"].items()}
+        values = {name: float(value) for name, value in found.items() if value is not None}
+        return SavedValues(path, *_measured_of(content), values)
+
+
+def _measured_of(content: Mapping) -> tuple[int, tuple[str, str]]:
+    """The step of the model, and the name and source of the data."""
+    step, data = content["checkpoint"]["step"], (content["data"]["name"], content["data"]["source"])
+    if not isinstance(step, int) or not all(isinstance(word, str) for word in data):
+        raise TypeError("step and data are something else")
+    return step, data
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from factorvae.datasets import Dataset
 from factorvae.datasets.table import Pixels
 from factorvae.encoding import EncodedDataset
 from factorvae.encoding.windows import Window, WindowEncoder, window_batches, windows_of
+from factorvae.errors import UserError
 from factorvae.metrics.interventions import sample_factors
 from factorvae.models import VAE
 
@@ -160,3 +161,14 @@ def test_codes_on_cuda_are_those_of_the_cpu(sprites):
     known = EncodedDataset(vae.to("cuda"), sprites, "cuda")
     np.testing.assert_allclose(known.codes(index), expected, atol=1e-4)
     assert known.num_encoded == len(sprites)
+
+
+@pytest.mark.parametrize("place", [0, -1])  # the mean's and the log variance's bias
+@pytest.mark.parametrize("value", [1e20, -1e35, np.inf, np.nan])
+def test_posteriors_beyond_all_measure_are_an_error_that_names_the_model(sprites, place, value):
+    vae = make_vae((1, 64, 64))
+    with torch.no_grad():
+        vae.encoder.head.bias[place] = value
+    known = EncodedDataset(vae, sprites, name="runs/a/ckpt.pt")
+    with pytest.raises(UserError, match="^runs/a/ckpt.pt gives 3 of 3 images a mean or variance"):
+        known.codes(np.arange(3))

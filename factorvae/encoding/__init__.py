@@ -9,9 +9,11 @@ import torch
 from factorvae.datasets import Dataset
 from factorvae.device import exact_float32, in_threads
 from factorvae.encoding.windows import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
+from factorvae.errors import UserError
 from factorvae.models import VAE
 from factorvae.progress import track
 
+LARGEST = 1e30  # of a mean's square, a variance and its log: sums over images are float32, too
 CPU_BATCH = 64  # what keeps a batch's maps in a core's cache
 CUDA_BATCH = 4096
 LOOKED_AT = 256  # images that tell whether the data have much black around
@@ -27,12 +29,20 @@ class EncodedDataset:
     Args:
         vae: in evaluation mode, on `device`.
         workers: CPU threads.
+        name: of the model, for the message of an error.
+
+    All that encodes raises UserError where a posterior is not finite, or too large to be summed.
     """
 
     def __init__(
-        self, vae: VAE, dataset: Dataset, device: torch.device | str = "cpu", workers: int = 1
+        self,
+        vae: VAE,
+        dataset: Dataset,
+        device: torch.device | str = "cpu",
+        workers: int = 1,
+        name: str = "the model",
     ) -> None:
-        self.vae, self.dataset, self.workers = vae, dataset, workers
+        self.vae, self.dataset, self.workers, self.name = vae, dataset, workers, name
         self.device = torch.device(device)
         self._mu, self._logvar = np.zeros((2, len(dataset), vae.latent_dim), dtype=np.float32)
         self._known = np.zeros(len(dataset), dtype=bool)
@@ -80,7 +90,20 @@ class EncodedDataset:
             done = in_threads(self._encode_on_cpu, batches, self.workers)
             for _ in self._told(done, len(unknown), "encoding"):
                 pass
+        self._check(unknown)
         self._known[unknown] = True
+
+    def _check(self, index: np.ndarray) -> None:
+        """UserError unless the posteriors of the images at index are numbers of a usual size."""
+        mu, logvar = self._mu[index], self._logvar[index]
+        with np.errstate(over="ignore"):
+            good = np.maximum(mu**2 + np.exp(logvar), np.abs(logvar)) < LARGEST
+        bad = int((~good).any(axis=1).sum())
+        if bad:
+            raise UserError(
+                f"{self.name} gives {bad:,} of {len(index):,} images a mean or variance that is "
+                "infinite, too large or no number"
+            )
 
     @torch.inference_mode()
     def _encode_on_cuda(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,9 @@ import glob
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,22 @@ from factorvae.checkpoint import (
     restore_discriminator,
     restore_vae,
 )
-from factorvae.config import EvaluateConfig, TrainConfig
-from factorvae.datasets import Dataset
+from factorvae.config import EvaluateConfig
+from factorvae.datasets import Dataset, factors_of
 from factorvae.device import exact_float32, in_threads
 from factorvae.encoding import EncodedDataset
 from factorvae.errors import UserError
 from factorvae.evaluation.scores import METRICS, Metric, check_names
-from factorvae.evaluation.trial import Result, Trial, draw_trial
+from factorvae.evaluation.trial import Result, Trial, draw_points, draw_trial, scored_factors
 from factorvae.files import CHECKPOINT_NAME
-from factorvae.methods import METHODS, settings_of_others
 from factorvae.metrics.interventions import Draws
 from factorvae.progress import Activity
+from factorvae.setting import order_of, setting_of
 
 GLOB_SIGNS = set("*?[")
 FEWEST_POINTS = 4  # two to fit and two held out
+WITH_FACTORS = ("factors", "split", "grid")  # what metrics need that needs factors
+NOT_COMPARED = "it compares several checkpoints of one setting"
 
 
 def find_checkpoints(names: Sequence[str] | None) -> list[Path]:
@@ -76,7 +79,8 @@ class EvaluatedModel:
 
     setting: what runs that differ by their seed only have in common. scores, protocols (how they
     were made) and errors are by the score's name; details by metric; missing says why a metric
-    was left out. num_points and num_held_out count the points of one repeat.
+    was left out, and failure why the model could not be measured at all. num_points and
+    num_held_out count the points of one repeat.
     """
 
     path: Path
@@ -88,6 +92,7 @@ class EvaluatedModel:
     protocols: dict[str, str] = field(default_factory=dict)
     details: dict[str, dict] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    failure: str | None = None
     num_points: int = 0
     num_held_out: int = 0
     num_encoded: int = 0
@@ -101,6 +106,8 @@ class EvaluatedModel:
 def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[EvaluatedModel]:
     """All checkpoints with their datasets, checked before the first is measured.
 
+    A line on standard error names the runs of a setting that have the same seed.
+
     Raises UserError for a foreign checkpoint, a dataset that does not fit its model, and a metric
     that was asked for and cannot be had of any.
     """
@@ -111,6 +118,7 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
             f"--num_batches times --batch_size must be at least {FEWEST_POINTS} points, not {asked}"
         )
     datasets: dict[str, Dataset] = {}
+    missing: dict[str, dict[str, str]] = {}  # of each dataset
     models = []
     for path in paths:
         checkpoint = load_checkpoint(path)
@@ -127,12 +135,19 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
                 f"{dataset.name} has {len(dataset)} images; {FEWEST_POINTS} are the fewest"
             )
         check_factors(config.factors, dataset)
-        models.append(EvaluatedModel(path, checkpoint, dataset, _setting(checkpoint, dataset)))
+        if key not in missing:
+            missing[key] = _missing(_lacking_of_data(dataset, config))
+        setting = _setting(checkpoint, dataset)
+        models.append(EvaluatedModel(path, checkpoint, dataset, setting, missing={**missing[key]}))
     for model in models:
-        model.missing = _missing(model, models)
+        model.missing |= _missing(_lacking(model, models))
     for name in config.metrics or ():
         if all(name in model.missing for model in models):
             raise UserError(f"{name} of {models[0].path}: {models[0].missing[name]}")
+    again = with_a_seed_twice(models)
+    if again:
+        paths = ", ".join(str(model.path) for model in again)
+        print(f"the same seed more than once in a setting: {paths}", file=sys.stderr)
     return models
 
 
@@ -151,20 +166,8 @@ def check_factors(names: Sequence[str] | None, dataset: Dataset) -> None:
 
 
 def _setting(checkpoint: dict, dataset: Dataset) -> dict[str, object]:
-    """The data of the evaluation, and every field of the training that is of its setting.
-
-    A setting of other methods only is None.
-    """
-    method = checkpoint["config"]["method"]
-    not_of_method = settings_of_others(method)
-    trained = {
-        f.name: None if f.name in not_of_method else checkpoint["config"].get(f.name, f.default)
-        for f in fields(TrainConfig)
-        if f.metadata["setting"]
-    }
-    data = f"{dataset.name}, {dataset.source}"
-    trained_on = f"{checkpoint['dataset']['name']}, {checkpoint['dataset']['source']}"
-    return {"data": data, "trained on": trained_on, **trained, "steps": checkpoint["step"]}
+    """The data of the evaluation, and the setting of the training."""
+    return {"data": f"{dataset.name}, {dataset.source}", **setting_of(checkpoint)}
 
 
 def group_by_setting(models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
@@ -172,49 +175,50 @@ def group_by_setting(models: Sequence[EvaluatedModel]) -> list[list[EvaluatedMod
     groups: dict[tuple, list[EvaluatedModel]] = {}
     for model in sorted(models, key=lambda model: model.seed):
         groups.setdefault(tuple(model.setting.items()), []).append(model)
-    methods = [*METHODS, *(model.setting["method"] for model in models)]
-
-    def order(group: list[EvaluatedModel]) -> tuple:
-        setting = group[0].setting
-        return methods.index(setting["method"]), _order(setting.values())
-
-    return sorted(groups.values(), key=order)
+    return sorted(groups.values(), key=lambda group: order_of(group[0].setting))
 
 
-def _order(values: Iterable[object]) -> list[tuple]:
-    """To sort by: numbers by their size, before words; what is not given comes first."""
-    return [
-        (0, 0.0, "")
-        if value is None
-        else (1, float(value), "")
-        if isinstance(value, int | float)
-        else (2, 0.0, str(value))
-        for value in values
-    ]
+def with_a_seed_twice(models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
+    """The models whose seed another one of their setting has too, as a copied run does."""
+    groups = group_by_setting(models)
+    counts = [Counter(model.seed for model in group) for group in groups]
+    return [m for group, n in zip(groups, counts, strict=True) for m in group if n[m.seed] > 1]
 
 
-def _missing(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[str, str]:
-    """Why a metric cannot be had of a model, by the metric's name."""
-    lacking = _lacking(model, models)
+def _missing(lacking: dict[str, str]) -> dict[str, str]:
+    """Why metrics cannot be had, by the metric's name."""
     return {
         name: lacking[metric.needs] for name, metric in METRICS.items() if metric.needs in lacking
     }
 
 
+def _lacking_of_data(dataset: Dataset, config: EvaluateConfig) -> dict[str, str]:
+    """Why data lack what metrics need, by the words of `Metric.needs`."""
+    if not dataset.factor_names:
+        return dict.fromkeys(WITH_FACTORS, f"the factors of {dataset.name} are not known")
+    lacking = {}
+    scored = scored_factors(config, dataset)
+    constant = "no factor that is scored takes more than one value"
+    if dataset.factor_space is None:
+        lacking["grid"] = f"{dataset.name} has no image of every combination of its factors"
+    elif all(dataset.factor_sizes[factor] < 2 for factor in scored):
+        lacking["grid"] = constant
+    for repeat in range(config.repeats):
+        points, fit, _ = draw_points(config, repeat, len(dataset))
+        for need, index in (("factors", points), ("split", fit)):
+            factors = factors_of(dataset, index)[:, scored]
+            if (factors == factors[0]).all():
+                lacking[need] = f"{constant} in the {len(index):,} points"
+    return lacking
+
+
 def _lacking(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[str, str]:
     """Why a model lacks what metrics need, by the words of `Metric.needs`."""
-    dataset, lacking = model.dataset, {}
-    if dataset.factor_space is None:
-        if dataset.factors is None:
-            why = f"the factors of {dataset.name} are not known"
-            lacking |= {"factors": why, "split": why}
-        else:
-            why = f"{dataset.name} has no image of every combination of its factors"
-        lacking["grid"] = why
+    lacking = {}
     if model.checkpoint["discriminator"] is None:
         lacking["discriminator"] = "trained without a discriminator"
     if sum(other.setting == model.setting for other in models) < 2:
-        lacking["models"] = "it compares several checkpoints of one setting"
+        lacking["models"] = NOT_COMPARED
     return lacking
 
 
@@ -223,15 +227,21 @@ def evaluate(
 ) -> Iterator[EvaluatedModel]:
     """Fill in the results of one model after the other, and pass it on.
 
-    Where some are compared by UDR, they come once more after the last.
+    Where some are compared by UDR, they come once more after the last. A model that cannot be
+    measured is not passed on: `failure` tells why, and the others are measured all the same.
     """
     compared: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+    names = list(dict.fromkeys(config.metrics or METRICS))  # a name given twice counts once
     for number, model in enumerate(models, start=1):
         print(f"measuring {model.path}, {number} of {len(models)}", file=sys.stderr)
         start = time.monotonic()
-        wanted = [METRICS[name] for name in config.metrics or METRICS if name not in model.missing]
-        with exact_float32(), Activity("metrics") as activity:
-            trials = _measure(model, wanted, config, device, threads, activity)
+        wanted = [METRICS[name] for name in names if name not in model.missing]
+        try:
+            with exact_float32(), Activity("metrics") as activity:
+                trials = _measure(model, wanted, config, device, threads, activity)
+        except UserError as error:
+            model.failure = str(error)
+            continue
         encoded = trials[0].encoded
         if any(metric.needs == "models" for metric in wanted):
             compared[model.path] = encoded.posterior(trials[0].points)
@@ -239,7 +249,10 @@ def evaluate(
         model.seconds = time.monotonic() - start
         yield model
     for group in group_by_setting([model for model in models if model.path in compared]):
-        _compare(group, compared)
+        if len(group) > 1:
+            _compare(group, compared)
+        else:  # the others of its setting could not be measured
+            group[0].missing["udr"] = NOT_COMPARED
         yield from group
 
 
@@ -291,8 +304,10 @@ def _measure(
         for part in job.images():
             needed[part] = True
     encoded.encode(np.flatnonzero(needed))  # all at once, which is quickest
-    with warnings.catch_warnings():  # of fits that stop unconverged, as the references do
+    with warnings.catch_warnings():
+        # of fits that stop unconverged, as the references do, and of factors of many values
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         done = _run(jobs, threads, activity)
     model.num_points, model.num_held_out = len(trials[0].points), len(trials[0].held_out)
     for metric in wanted:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from factorvae.config import EvaluateConfig, as_given
+from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
-from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
+from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
-from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, check_writable, write_text
-from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
-from factorvae.saved_scores import Score
+from factorvae.files import CHECKPOINT_NAME, check_writable, write_text
+from factorvae.methods import TOLD_BY_GAMMA
+from factorvae.saved_scores import Score, scores_path
+from factorvae.setting import differing_fields, setting_value, told_fields
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
@@ -31,7 +32,8 @@ WIDTH = 100
 class Outputs:
     """The files that results go to, tried before the first model is measured.
 
-    One that cannot be written after all holds up nothing: `check` tells of it in the end.
+    One that cannot be written after all holds up nothing, nor does a model that cannot be measured:
+    `check` tells of them in the end.
     Raises UserError for a file that cannot be written.
     """
 
@@ -40,17 +42,19 @@ class Outputs:
             raise UserError(f"--output names one file, and there are {len(models)} models")
         self.models, self.config = models, config
         self.failures: dict[Path, str] = {}
-        folders = Counter(model.path.parent for model in models)
-        self.paths = {}
-        for model in models:
-            path = model.path.with_name(METRICS_NAME)
-            if folders[model.path.parent] > 1:  # several beside each other
-                path = model.path.with_name(f"{model.path.stem}_{METRICS_NAME}")
-            self.paths[model.path] = Path(config.output) if config.output else path
+        self.paths = {
+            model.path: Path(config.output) if config.output else scores_path(model.path)
+            for model in models
+        }
         for path in self.paths.values():
             _try_to_write(path, "" if config.output else "; name another file by --output")
         if config.csv is not None:
             _try_to_write(Path(config.csv))
+
+    @property
+    def measured(self) -> list[EvaluatedModel]:
+        """Those of which there is something to tell."""
+        return [model for model in self.models if model.failure is None]
 
     def write(self, model: EvaluatedModel) -> None:
         """One model's metrics.json, in place of an earlier one."""
@@ -58,17 +62,18 @@ class Outputs:
         self._write(self.paths[model.path], content)
 
     def write_csv(self) -> None:
-        """With --csv, a row per model."""
-        if self.config.csv is None:
+        """With --csv, a row per model that was measured."""
+        models = self.measured
+        if self.config.csv is None or not models:
             return
-        scores = _known(self.models)
+        scores = _known(models)
         columns = [column for s in scores for column in (s.name, f"{s.name}_se")]
-        columns = [c for c in columns if any(c in _flat(model) for model in self.models)]
-        settings = list(dict.fromkeys(key for model in self.models for key in model.setting))
+        columns = [c for c in columns if any(c in _flat(model) for model in models)]
+        settings = list(dict.fromkeys(key for model in models for key in model.setting))
         text = io.StringIO()
         writer = csv.DictWriter(text, ["checkpoint", "seed", *settings, *columns])
         writer.writeheader()
-        for model in (model for group in group_by_setting(self.models) for model in group):
+        for model in (model for group in group_by_setting(models) for model in group):
             flat = _flat(model)
             writer.writerow(
                 {"checkpoint": model.path, "seed": model.seed}
@@ -84,11 +89,20 @@ class Outputs:
         except OSError as error:
             self.failures[path] = error.strerror or str(error)
 
+    def print_table(self) -> None:
+        """Of the models that were measured."""
+        if self.measured:
+            table = markdown_table if self.config.markdown else text_table
+            print(table(self.measured, self.config), flush=True)
+
     def check(self) -> None:
-        """Raise UserError where a file could not be written."""
+        """Raise UserError where a model could not be measured or a file not be written."""
+        told = [f"{model.path}: {model.failure}" for model in self.models if model.failure]
         if self.failures:
-            told = "; ".join(f"{path}: {reason}" for path, reason in self.failures.items())
-            raise UserError(f"the results are printed, but not written to {told}")
+            paths = "; ".join(f"{path}: {reason}" for path, reason in self.failures.items())
+            told.append(f"the results are printed, but not written to {paths}")
+        if told:
+            raise UserError("; ".join(told))
 
 
 def _try_to_write(path: Path, advice: str = "") -> None:
@@ -207,12 +221,13 @@ def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     labels = _setting_labels(models)
     rows: list[tuple[str, Callable[[Score], str] | None]] = []
     explained: list[str] = []
+    seeds = f", which differ in their seed{_but_some(models)}"
     for group in group_by_setting(models):
         rows.append((labels[id(group[0])], None))
         rows += [(f"  {names[model.path]}", _cells_of(model)) for model in group]
         if len(group) > 1:
             rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
-            explained = ["+-: standard deviation over the models of a setting, by their seeds"]
+            explained = [f"+-: standard deviation over the models of a setting{seeds}"]
     first = max(len(label) for label, cells in rows if cells is not None)
     width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     lines = _about_all_data(models, config)
@@ -266,16 +281,20 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     ]
     for group in groups:
         cells = _cells_of_group(group, " ± ")
-        shown = [_setting_value(group[0].setting[key]) for key in settings]
+        shown = [setting_value(group[0].setting[key]) for key in settings]
         row = [*shown, str(len(group)), *(cells(score) for score in scores)]
         lines.append("| " + " | ".join(row) + " |")
     spread = ""
     if any(len(group) > 1 for group in groups):
         spread = "; mean ± standard deviation over them"
-    lines += ["", f"n: models of a setting, which differ in their seed{spread}."]
+    lines += ["", f"n: models of a setting, which differ in their seed{_but_some(models)}{spread}."]
     lines += ["", *(f"- {line}" for line in _about_all_data(models, config))]
     lines += _protocol_lines(models, scores, "- {heading}: {how}")
     return "\n".join(lines)
+
+
+def _but_some(models: Sequence[EvaluatedModel]) -> str:
+    return ", but for some of the same seed" if with_a_seed_twice(models) else ""
 
 
 def _heading_with_variant(score: Score, config: EvaluateConfig) -> str:
@@ -377,17 +396,10 @@ def _shown_method(models: Sequence[EvaluatedModel]) -> list[str]:
 def _other_differences(models: Sequence[EvaluatedModel]) -> list[str]:
     """Fields of the settings, but those always shown, in which some models differ.
 
-    Of the settings of some methods only, those in which models of the same method do.
+    Where models were trained on other data than they are measured on, those are told first.
     """
-    keys = [key for key in models[0].setting if key not in (*SHOWN_SETTINGS, "method")]
-
-    def values(key: str) -> list[set]:
-        if key not in METHOD_SETTINGS:
-            return [{model.setting[key] for model in models}]
-        methods = {model.setting["method"] for model in models}
-        return [{m.setting[key] for m in models if m.setting["method"] == one} for one in methods]
-
-    differing = [key for key in keys if any(len(those) > 1 for those in values(key))]
+    settings = [model.setting for model in models]
+    differing = differing_fields(settings, (*SHOWN_SETTINGS, "method"))
     if any(model.setting["trained on"] != model.setting["data"] for model in models):
         differing = ["trained on", *(key for key in differing if key != "trained on")]
     return differing
@@ -400,17 +412,6 @@ def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
         setting = model.setting
         parts = [setting["data"]]
         parts += [setting[key] for key in _shown_method(models)]
-        shown = [key for key in ("beta", "gamma", *others) if setting[key] is not None]
-        parts += [f"{key} {_setting_value(setting[key])}" for key in shown]
+        parts += told_fields(setting, ("beta", "gamma", *others))
         labels[id(model)] = "; ".join([*parts, f"{setting['steps']:,} steps"])
     return labels
-
-
-def _setting_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else as_given(value)

@@ -84,7 +84,7 @@ def measure_dci(trial: Trial) -> Result:
     result = dci(
         *trial.split,
         estimator=trial.config.dci_estimator,
-        seed=trial.config.seed + trial.repeat,
+        seed=(trial.config.seed + trial.repeat) % 2**32,  # scikit-learn takes no larger one
         on_stage=lambda done, total: trial.tell("dci", f"stage {done} of {total}"),
     )
     how = f"{trial.config.dci_estimator}: {result['variant']}"

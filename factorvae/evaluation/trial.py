@@ -44,8 +44,7 @@ class Trial:
     @property
     def scored_factors(self) -> list[int]:
         """The places of the factors that are scored, F of them."""
-        names = self.dataset.factor_names
-        return [names.index(name) for name in self.config.factors or names]
+        return scored_factors(self.config, self.dataset)
 
     @property
     def factors(self) -> np.ndarray:
@@ -80,18 +79,30 @@ def draw_trial(
     discriminator: Discriminator | None,
     tell: Callable[[str, str], None],
 ) -> Trial:
-    """Draw the points of a repeat, without replacement: the same ones for every model.
+    """Of a repeat, with the points of `draw_points`."""
+    points = draw_points(config, repeat, len(encoded.dataset))
+    return Trial(config, repeat, encoded, discriminator, *points, tell)
+
+
+def draw_points(
+    config: EvaluateConfig, repeat: int, num_images: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, points to fit and points held out, without replacement: the same for every model.
 
     There are num_batches * batch_size points, and half as many more to be held out where a metric
     fits a model, as the 10,000 and 5,000 of disentanglement_lib. A set of fewer images is used as
     a whole, and parted in the same ratio.
     """
     asked = config.num_batches * config.batch_size
-    order = generator_of(config.seed, repeat, "points").permutation(len(encoded.dataset))
+    order = generator_of(config.seed, repeat, "points").permutation(num_images)
     points, split = order[:asked], order[: asked + asked // 2]
     num_fit = min(asked, len(split) * 2 // 3)
-    fit, held_out = split[:num_fit], split[num_fit:]
-    return Trial(config, repeat, encoded, discriminator, points, fit, held_out, tell)
+    return points, split[:num_fit], split[num_fit:]
+
+
+def scored_factors(config: EvaluateConfig, dataset: Dataset) -> list[int]:
+    """The places of the factors that are scored, F of them."""
+    return [dataset.factor_names.index(name) for name in config.factors or dataset.factor_names]
 
 
 def generator_of(seed: int, repeat: int, purpose: str) -> np.random.Generator:

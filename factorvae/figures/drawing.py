@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +21,16 @@ from factorvae.device import choose_device, use_threads
 from factorvae.errors import UserError
 from factorvae.figures.gallery import Gallery, write_gallery
 from factorvae.figures.page import PageTable
-from factorvae.figures.plots import run_title, setting_title
+from factorvae.figures.plots import TITLED, run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
-from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, writable_folder
-from factorvae.methods import METHODS, settings_of_others
+from factorvae.files import CHECKPOINT_NAME, writable_folder
+from factorvae.methods import settings_of_others
 from factorvae.run_log import log_until
-from factorvae.saved_scores import SavedScores, Score, read_scores, saved_scores
+from factorvae.saved_scores import SavedScores, SavedValues, Score, read_scores, saved_scores
+from factorvae.setting import Setting, differing_fields, order_of, setting_of
+
+Scores = TypeVar("Scores", SavedScores, SavedValues)
 
 
 def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
@@ -53,7 +57,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     if dataset.source != checkpoint["dataset"]["source"]:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
     base_index = base_images(dataset, config)
-    scores = scores_of(path, step, known_scores)
+    scores = fitting(saved_scores(path, known_scores), step, dataset)
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
         "checkpoint": path,
@@ -79,19 +83,22 @@ def base_images(dataset: Dataset, config: VisualizeConfig) -> np.ndarray:
     return choose_images(dataset, config.num_images, config.seed)
 
 
-def scores_of(path: Path, step: int, known: Sequence[Score]) -> SavedScores | None:
-    """What evaluate.py has written of the checkpoint at this step."""
-    scores = saved_scores(path, known)
-    if scores is not None and is_outdated(scores.path, scores.step, step):
+def fitting(scores: Scores | None, step: int, dataset: Dataset) -> Scores | None:
+    """The scores, where they are of the checkpoint's step and of the images that are drawn.
+
+    A line tells of those that are not.
+    """
+    if scores is None:
+        return None
+    drawn = dataset.name, dataset.source
+    if scores.step != step:
+        print(f"{scores.path} is of step {scores.step:,} and is left out; evaluate.py renews it")
+        return None
+    if scores.data != drawn:
+        one, other = (", ".join(data) for data in (scores.data, drawn))
+        print(f"{scores.path} is of {one} and is left out; the pictures are of {other}")
         return None
     return scores
-
-
-def is_outdated(path: Path, measured: int, step: int) -> bool:
-    """Whether the scores are of another step than the checkpoint, and then a line that says so."""
-    if measured != step:
-        print(f"{path} is of step {measured:,} and is left out; evaluate.py renews it")
-    return measured != step
 
 
 def fields_of(method: str) -> set[str]:
@@ -120,6 +127,7 @@ def gallery_of(
         seed=config.seed,
         measured={} if scores is None else scores.details,
         measured_factors=() if scores is None else scores.factor_names,
+        name=str(path),
     )
 
 
@@ -145,29 +153,30 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
     dataset = restore_dataset(first, config.dataset, config.data_dir)
     base_index = base_images(dataset, config)
 
-    def run_of(path: Path) -> tuple[tuple, SweepRun]:
-        """The run, after what it is sorted by: its settings as numbers, and not as text."""
+    found = []  # each run's setting, seed and checkpoint
+    for path in paths:
         checkpoint = load_checkpoint(path)
         if data_of(checkpoint) != data_of(first):
             names = f"{paths[0].parent.name} and {path.parent.name}"
             raise UserError(f"{folder}: {names} are of different data, which no page has together")
-        trained, step = checkpoint["config"], checkpoint["step"]
-        scores, measured = read_scores(path.parent)
-        if scores and is_outdated(path.with_name(METRICS_NAME), measured, step):
-            scores = {}
-        place = [*METHODS].index(trained["method"])
-        settings = (trained[name] for name in ("beta", "gamma", "capacity", "seed"))
-        return (place, *settings, path.parent.name), SweepRun(
+        found.append((setting_of(checkpoint), checkpoint["config"]["seed"], path))
+    found.sort(key=lambda run: (order_of(run[0]), run[1], run[2].parent.name))
+    others = differing_fields([setting for setting, *_ in found], TITLED)
+
+    def run_of(setting: Setting, path: Path) -> SweepRun:
+        step = setting["steps"]
+        scores = fitting(read_scores(path.parent), step, dataset)
+        return SweepRun(
             name=path.parent.name,
-            setting=setting_title(trained, step),
+            setting=setting_title(setting, others),
             log=log_until(path.parent, step),
-            scores=scores,
+            scores={} if scores is None else scores.values,
             gallery=lambda: gallery_of(
                 path, load_checkpoint(path), dataset, base_index, config, device
             ),
         )
 
-    runs = [run for _, run in sorted(map(run_of, paths), key=lambda found: found[0])]
+    runs = [run_of(setting, path) for setting, _, path in found]
     print(f"{folder}: {len(runs)} runs")
     title = f"{folder.name}: {len(runs)} runs on {dataset.name}"
     for line in write_sweep_gallery(runs, output_dir, config.format, title):

@@ -60,7 +60,7 @@ class Gallery:
     title: the run, from `plots.run_title`. base_index: the images whose codes are traversed, int64
     [B]. log: columns of the run's log, where there is one. seed: draws every sample; the same seed
     gives the same pictures. measured: by metric, what evaluate.py wrote to explain its scores, of
-    the factors `measured_factors`.
+    the factors `measured_factors`. name: of the model, for the message of an error.
     """
 
     vae: VAE
@@ -72,6 +72,7 @@ class Gallery:
     seed: int = 0
     measured: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     measured_factors: tuple[str, ...] = ()
+    name: str = "the model"
 
     def traversals(self) -> Figure:
         values = torch.linspace(-LIMIT, LIMIT, 7)
@@ -140,7 +141,7 @@ class Gallery:
         )
 
     def factor_matrix(self) -> Figure:
-        """Only for datasets with known factors."""
+        """Only for datasets with known factors of which some vary."""
         index, codes, _ = self._sample
         found = mig(codes.numpy(), factors_of(self.dataset, index))
         return plots.factor_matrix(
@@ -170,6 +171,7 @@ class Gallery:
         found = self.measured["sap"]
         gaps = _numbers(found["gaps"])
         scores = _numbers(found["scores"])
+        varying = np.isin(self.measured_factors, self.varying_factors)
         return plots.latent_matrix(
             scores,
             self.measured_factors,
@@ -178,7 +180,7 @@ class Gallery:
             heading="Factors told from one latent (SAP)",
             told="held-out accuracy of a linear machine that sees the latent alone",
             bars_told="gap of the best two",
-            mean=("SAP", gaps[(scores > 0).any(axis=0)].mean()),
+            mean=("SAP", gaps[varying].mean() if varying.any() else 0.0),
             title=self.title,
         )
 
@@ -208,9 +210,20 @@ class Gallery:
     @cached_property
     def _sample(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Indices [N] of images drawn at random, and their mu and logvar [N, latent_dim]."""
-        count = min(SAMPLE_SIZE, len(self.dataset))
-        index = self._generator(0).choice(len(self.dataset), count, replace=False)
+        index = self._sample_index
         return index, *map(torch.from_numpy, self._encoded.posterior(index))
+
+    @cached_property
+    def _sample_index(self) -> np.ndarray:
+        count = min(SAMPLE_SIZE, len(self.dataset))
+        return self._generator(0).choice(len(self.dataset), count, replace=False)
+
+    @cached_property
+    def varying_factors(self) -> list[str]:
+        """The factors of several values among the sample; only where factors are known."""
+        factors = factors_of(self.dataset, self._sample_index)
+        varying = (factors != factors[0]).any(axis=0)
+        return [n for n, v in zip(self.dataset.factor_names, varying, strict=True) if v]
 
     @cached_property
     def kl(self) -> np.ndarray:
@@ -224,7 +237,7 @@ class Gallery:
     @cached_property
     def _encoded(self) -> EncodedDataset:
         threads = torch.get_num_threads()
-        return EncodedDataset(self.vae, self.dataset, self.device, threads)
+        return EncodedDataset(self.vae, self.dataset, self.device, threads, self.name)
 
     def _decode(self, z: Tensor) -> Tensor:
         """Pixels in [0, 1], [B, C, H, W] on the CPU, of z [B, latent_dim]."""
@@ -301,6 +314,8 @@ class Exhibit:
         needs_factors = self.needs_factors or self.needs_grid or self.needs_metric is not None
         if needs_factors and not dataset.factor_names:
             return f"the factors of {dataset.name} are not known"
+        if self.needs_factors and not gallery.varying_factors:
+            return "no factor takes more than one value"
         if self.needs_grid and dataset.factor_space is None:
             return f"{dataset.name} has no image of every combination of its factors"
         if self.needs_log and gallery.log is None:

@@ -39,6 +39,7 @@ from factorvae.figures.style import (
     styled,
 )
 from factorvae.methods import METHODS, TOLD_BY_GAMMA
+from factorvae.setting import Setting, setting_value, told_fields
 
 CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike
@@ -53,6 +54,13 @@ LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
 PANEL = 120  # pixels, a heat map's sides and the height of a panel of curves
 PANEL_GAP = 24  # pixels between panels
 TICKS_WIDTH = 34  # pixels at the left of a panel, for the numbers of its axis
+TITLED = (
+    "method",
+    "beta",
+    "gamma",
+    "capacity",
+    "steps",
+)  # fields that are in every setting's title
 
 
 def run_title(dataset: str, step: int, beta: float, gamma: float, method: str = "factorvae") -> str:
@@ -66,14 +74,18 @@ def run_title(dataset: str, step: int, beta: float, gamma: float, method: str = 
     return f"{model} on {dataset}, step {step:,}, β = {beta:g}, γ = {gamma:g}"
 
 
-def setting_title(config: Mapping[str, object], step: int) -> str:
-    """What runs that differ by their seed share: 'β-TCVAE, β = 1, γ = 5, 20,000 steps'."""
-    method = config["method"]
+def setting_title(setting: Setting, others: Sequence[str] = ()) -> str:
+    """What runs that differ by their seed share: 'β-TCVAE, β = 1, γ = 5, lr 0.001, 20,000 steps'.
+
+    others: the fields that are told besides those of TITLED.
+    """
+    method = setting["method"]
     parts = [] if method in TOLD_BY_GAMMA else [METHODS[method].title.replace("beta", "β")]
-    parts += [f"β = {config['beta']:g}", f"γ = {config['gamma']:g}"]
+    signs = {"beta": "β", "gamma": "γ"}
     if "capacity" in METHODS[method].settings:
-        parts.append(f"C = {config['capacity']:g}")
-    return ", ".join([*parts, f"{step:,} steps"])
+        signs["capacity"] = "C"
+    parts += [f"{sign} = {setting_value(setting[name])}" for name, sign in signs.items()]
+    return ", ".join([*parts, *told_fields(setting, others), f"{setting['steps']:,} steps"])
 
 
 def latent_order(kl: ArrayLike) -> np.ndarray:
@@ -703,9 +715,13 @@ def latent_matrix(
         layout.text(x, top - 7, note, size=7, color=FAINT)
     y = top + height + 22
     _color_scale(layout, left, y, largest, low=0)
-    layout.text(left + 150, y + 20, "the best latent framed, the second dashed", size=7.5)
-    key = f"{told}; colours to the largest, {largest:.2f};"
-    layout.text(left + 150, y + 8, key, size=7.5)
+    key = (
+        told,
+        f"colours to the largest, {largest:.2f}",
+        "the best latent framed, the second dashed",
+    )
+    for line, words in enumerate(key):
+        layout.text(left + 150, y + 6 + 12 * line, words, size=7.5)
     return layout.figure
 
 

@@ -112,7 +112,7 @@ def write_sweep_gallery(
     }
     logs = {setting: group for setting, group in logs.items() if group}
     if logs:
-        caption = "Means over the seeds of a setting, within one standard deviation."
+        caption = "Means over the runs of a setting, within one standard deviation."
         add("sweep_training", "Training", caption, sweep_curves(logs, title=title))
     else:
         lines.append("sweep_training: left out, there is no log beside the checkpoints")

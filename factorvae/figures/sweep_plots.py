@@ -1,6 +1,8 @@
 """Pictures of several runs: scores against reconstruction, and losses with bands over seeds."""
 
+import functools
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +20,8 @@ PANELS = {
     "tc": "Total correlation, estimated / nats",
     "live": "Live latents",
 }
-LEGEND_PITCH = 18  # pixels
+LEGEND_PITCH = 18  # pixels of a line
+LONGEST_LINE = 100  # characters of a legend below the panels; beside them 60
 
 
 @styled
@@ -32,21 +35,24 @@ def score_against_reconstruction(
         title: what the runs have in common.
     """
     width, height, left, top = 420, 320, MARGIN + 50, HEADER + 20
-    longest = max(map(len, settings))
+    labels = [_wrapped(f"{name} ({len(points)})", 60) for name, points in settings.items()]
+    longest = max(len(line) for lines in labels for line in lines)
+    num_lines = 1 + sum(map(len, labels))
     layout = FigureLayout(
         left + width + 40 + 7 * longest + MARGIN,
-        top + height + 56,
+        top + max(height + 56, LEGEND_PITCH * num_lines + MARGIN),
         f"{score} and reconstruction",
         title,
     )
     axes = layout.axes(left, top, width, height, label="scores")
-    for (name, points), style in zip(settings.items(), line_styles(len(settings)), strict=True):
+    styles = line_styles(len(settings))
+    for points, lines, style in zip(settings.values(), labels, styles, strict=True):
         points = np.asarray(points, dtype=np.float64)
         color, marker = style["color"], style["marker"]
         axes.plot(*points.T, linestyle="none", marker=marker, color=color, markersize=4, alpha=0.5)
         mean = points.mean(axis=0)
-        label = printable(f"{name} ({len(points)})")
-        axes.plot(*mean, linestyle="none", marker=marker, color=color, markersize=10, label=label)
+        large = {"marker": marker, "markersize": 10, "label": "\n".join(lines)}
+        axes.plot(*mean, linestyle="none", color=color, **large)
     axes.set_xlabel("Reconstruction loss / nats")
     axes.set_ylabel(printable(score))
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="mean (runs)")
@@ -63,9 +69,13 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
     """
     width, height, pitch_x, pitch_y = 330, 190, 410, 262
     left, top = MARGIN + 50, HEADER + 26
-    tall = top + 2 * pitch_y + LEGEND_PITCH * len(settings)
+    legend = _legend_lines(settings, "mean of {} runs, band of one deviation")
+    tall = top + 2 * pitch_y + LEGEND_PITCH * sum(map(len, legend))
     layout = FigureLayout(left + pitch_x + width + MARGIN, tall, "Training of a sweep", title)
-    styles = line_styles(len(settings))
+    styles = [
+        style if len(_common_steps(logs)) == 1 else style | {"marker": None}  # a point has no line
+        for logs, style in zip(settings.values(), line_styles(len(settings)), strict=True)
+    ]
     for place, (column, heading) in enumerate(PANELS.items()):
         line, column_place = divmod(place, 2)
         x, y = left + column_place * pitch_x, top + line * pitch_y
@@ -83,13 +93,12 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
             if not np.isfinite(values).any():
                 continue
             mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-            axes.plot(step, mean, color=style["color"], linestyle=style["linestyle"])
+            axes.plot(step, mean, **style)
             bounds = mean - deviation, mean + deviation
             axes.fill_between(step, *bounds, color=style["color"], alpha=0.2, linewidth=0)
         if line == 1:
             axes.set_xlabel("step")
-    words = "mean of {} runs, band of one deviation"
-    _legend_below(layout, left, top + 2 * pitch_y - 20, width, settings, words)
+    _legend_below(layout, left, top + 2 * pitch_y - 20, width, legend, styles)
     return layout.figure
 
 
@@ -106,7 +115,8 @@ def scores_over_training(
     """
     width, height, pitch_x, pitch_y = 330, 200, 410, 262
     left, top = MARGIN + 50, HEADER + 26
-    tall = top + 2 * pitch_y + LEGEND_PITCH * len(settings)
+    legend = _legend_lines(settings, "means of the small points; runs: {}")
+    tall = top + 2 * pitch_y + LEGEND_PITCH * sum(map(len, legend))
     layout = FigureLayout(
         left + pitch_x + width + MARGIN, tall, "Scores in the course of training", title
     )
@@ -130,9 +140,20 @@ def scores_over_training(
         axes.set_title(ys[y])
         if y == 1:
             axes.set_xlabel(xs[x])
-    words = "means of the small points; runs: {}"
-    _legend_below(layout, left, top + 2 * pitch_y - 10, width, settings, words)
+    _legend_below(layout, left, top + 2 * pitch_y - 10, width, legend, styles)
     return layout.figure
+
+
+def _wrapped(text: str, longest: int) -> list[str]:
+    return textwrap.wrap(printable(text), longest)
+
+
+def _legend_lines(settings: Mapping[str, Sequence[object]], words: str) -> list[list[str]]:
+    """What the legend says of each setting; `words` takes how many runs it has."""
+    return [
+        _wrapped(f"{name}: {words.format(len(runs))}", LONGEST_LINE)
+        for name, runs in settings.items()
+    ]
 
 
 def _legend_below(
@@ -140,26 +161,32 @@ def _legend_below(
     left: int,
     top: int,
     width: int,
-    settings: Mapping[str, Sequence[object]],
-    words: str,
+    legend: Sequence[Sequence[str]],
+    styles: Sequence[Mapping[str, object]],
 ) -> None:
-    """A line for each setting, below the panels; `words` takes how many runs it has."""
-    legend = layout.axes(left, top, width, LEGEND_PITCH * len(settings), "legend")
-    legend.set_axis_off()
-    styles = line_styles(len(settings))
-    for place, (name, style) in enumerate(zip(settings, styles, strict=True)):
-        y = 1 - (place + 0.5) / len(settings)
-        options = {"color": style["color"], "linestyle": style["linestyle"]}
-        legend.plot([0, 0.08], [y, y], transform=legend.transAxes, **options)
-        told = printable(f"{name}: {words.format(len(settings[name]))}")
-        legend.text(0.1, y, told, va="center", transform=legend.transAxes)
+    """Below the panels, the style of each setting and the lines of text about it."""
+    num_lines = sum(map(len, legend))
+    axes = layout.axes(left, top, width, LEGEND_PITCH * num_lines, "legend")
+    axes.set_axis_off()
+    done = 0
+    for lines, style in zip(legend, styles, strict=True):
+        y = 1 - (done + 0.5) / num_lines
+        axes.plot([0, 0.04, 0.08], [y] * 3, transform=axes.transAxes, markevery=[1], **style)
+        for line in lines:
+            axes.text(
+                0.1, 1 - (done + 0.5) / num_lines, line, va="center", transform=axes.transAxes
+            )
+            done += 1
+
+
+def _common_steps(logs: Sequence[Log]) -> np.ndarray:
+    """Steps [rows] that all the logs have."""
+    return functools.reduce(np.intersect1d, [log["step"] for log in logs])
 
 
 def _over_runs(logs: Sequence[Log], column: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps [rows] that all the logs have, and the column there, [runs, rows]; nan where absent."""
-    steps = logs[0]["step"]
-    for log in logs[1:]:
-        steps = np.intersect1d(steps, log["step"])
+    steps = _common_steps(logs)
     rows = [_column(log, column)[np.isin(log["step"], steps)] for log in logs]
     return steps, np.stack(rows)
 

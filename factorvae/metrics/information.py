@@ -62,7 +62,7 @@ def mutual_information_knn(
     """
     neighbors = whole_number("neighbors", neighbors, 1)
     varying = np.ptp(codes, axis=0) > 0  # of a constant latent there would be the noise alone
-    # Not centred: it is not the noise's scale that matters but that no two values are equal.
+    # To unit variance, beside which the noise is small: all it does is to part equal values.
     (codes,) = standardize(codes)
     codes = codes + 1e-10 * np.random.default_rng(whole_number("seed", seed, 0)).standard_normal(
         codes.shape

@@ -42,12 +42,15 @@ def modularity(
     factor a latent that knows anything scores 1 (the reference: NaN).
 
     Returns:
-        `modularity`; `per_latent` [D]; `mutual_information` [D, F] in nats; `active` [D].
+        `modularity`; `per_latent` [D]; `mutual_information` [D, F] in nats, 0 for a factor with one
+        value, which is left out of the score; `active` [D].
     """
     codes, factors = as_pair(codes, factors)
-    labels = labels_of(factors[:, varying_factors(factors)])
-    information = mutual_information(equal_width_bins(codes, bins), labels)
-    squared = information**2
+    varying = varying_factors(factors)
+    information = np.zeros((codes.shape[1], factors.shape[1]))
+    labels = labels_of(factors[:, varying])
+    information[:, varying] = mutual_information(equal_width_bins(codes, bins), labels)
+    squared = information[:, varying] ** 2
     best = squared.max(axis=1)  # [D]
     others = (squared.sum(axis=1) - best) / max(squared.shape[1] - 1, 1)
     knows = best > 0

@@ -60,7 +60,9 @@ def _svm_accuracies(points: Split, varying: np.ndarray, regularization: float) -
     scores = np.zeros((points.codes.shape[1], points.factors.shape[1]))
     for i, k in np.ndindex(scores.shape):
         if varying[k]:
-            machine = LinearSVC(C=regularization, class_weight="balanced", dual=False)
+            # its seed changes nothing, but without one numpy's global generator is asked for it
+            options = {"class_weight": "balanced", "dual": False, "random_state": 0}
+            machine = LinearSVC(C=regularization, **options)
             machine.fit(points.codes[:, [i]], points.factors[:, k])
             scores[i, k] = machine.score(points.codes_test[:, [i]], points.factors_test[:, k])
     return scores

@@ -27,7 +27,9 @@ def udr(
 
         UDR_ij = (mean over columns of r^2 / column sum + mean over rows of r^2 / row sum) / 2,
 
-    and a model's score is the median of UDR_ji over the other models j.
+    and a model's score is the median of UDR_ji over the other models j. The formula is that of the
+    authors' code in disentanglement_lib, the mean of two means; Eq. 3 of their paper instead
+    divides both sums together by D_i + D_j, which is the same where both have as many live latents.
 
     Args:
         codes: of each model, the posterior means [N, D] of the same N images.

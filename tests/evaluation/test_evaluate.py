@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import evaluate
 from factorvae.checkpoint import load_checkpoint, save_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig
-from factorvae.datasets import DATASETS, Dataset
+from factorvae.datasets import DATASETS, Dataset, FactorSpace
 from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
 from factorvae.evaluation import report, scores
@@ -31,6 +32,8 @@ from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
 from factorvae.models import VAE, Discriminator
+from factorvae.saved_scores import saved_scores
+from factorvae.setting import setting_value
 
 CPU = torch.device("cpu")
 QUICK = "--metrics losses mig gaussian_total_correlation".split()
@@ -326,7 +329,7 @@ def test_many_checkpoints(sweep, capsys):
     values = [float(row["recon_loss"]) for row in rows[:3]]
     expected = f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}"
     assert expected in out and "mean of 3 +- deviation" in out
-    assert "+-: standard deviation over the models of a setting, by their seeds" in out
+    assert "deviation over the models of a setting, which differ in their seed\n" in out
     assert "left out: udr: it compares several checkpoints" in out  # of the setting of one run
     for run_dir, row in zip(("a0", "a1", "a2", "b"), rows, strict=True):
         value = read_json(sweep / run_dir / "metrics.json")["scores"]["mig"]["value"]
@@ -351,6 +354,32 @@ def test_equal_models_agree(sweep):
     assert run("--model_path", same, "--metrics", "udr") == 0
     one, two = (read_json(same / n / "metrics.json")["scores"]["udr"] for n in ("one", "two"))
     assert one["value"] == pytest.approx(two["value"]) and 0.3 < one["value"] <= 0.9
+
+
+def test_a_metric_named_twice_is_measured_once(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    assert run("--model_path", path, *MIG, "--metrics", "mig", "mig") == 0
+    assert read_json(path.with_name("metrics.json"))["scores"]["mig"]["standard_error"] is None
+
+
+def test_a_seed_twice_in_a_setting_is_told(sweep, capsys):
+    argv = (*MIG, "--model_path", sweep / "a0", sweep / "a1")
+    assert run(*argv) == 0
+    out, err = capsys.readouterr()
+    assert "which differ in their seed\n" in out and "same seed" not in err
+    shutil.copytree(sweep / "a1", sweep / "copy")
+    for markdown in ((), ("--markdown",)):
+        assert run(*argv, sweep / "copy", *markdown) == 0
+        out, err = capsys.readouterr()
+        assert "which differ in their seed, but for some of the same seed" in out
+        twice = f"{sweep}/a1/ckpt.pt, {sweep}/copy/ckpt.pt"
+        assert f"the same seed more than once in a setting: {twice}\n" in err
+
+
+def test_any_seed_will_do_for_scikit_learn(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    flags = ("--metrics", "dci", "--dci_estimator", "forest", "--num_batches", 1)
+    assert run("--model_path", path, *flags, "--batch_size", 20, "--seed", 2**63 - 1) == 0
 
 
 @pytest.mark.usefixtures("few_pairs")
@@ -403,11 +432,20 @@ def test_the_newest_is_meant_by_default(sweep):
 
 
 def test_files_beside_each_other_have_results_of_their_own(tmp_path):
-    for name in ("one.pt", "two.pt"):
-        write_checkpoint(tmp_path / "flat", name=name)
-    assert run("--model_path", "flat/*.pt", *MIG) == 0
-    written = {path.name for path in (tmp_path / "flat").glob("*.json")}
-    assert written == {"one_metrics.json", "two_metrics.json"}
+    """However many are evaluated at a time; pictures find each one's own."""
+    paths = [write_checkpoint(tmp_path / "flat", name=f"{n}.pt") for n in ("ckpt", "one", "two")]
+    names = ["metrics.json", "one_metrics.json", "two_metrics.json"]
+    for asked in (["flat/*.pt"], ["flat/ckpt.pt"], ["flat/one.pt"], ["flat/two.pt"]):
+        for path in (tmp_path / "flat").glob("*.json"):
+            path.unlink()
+        assert run("--model_path", *asked, *MIG) == 0
+        written = sorted(path.name for path in (tmp_path / "flat").glob("*.json"))
+        assert written == [n for n, path in zip(names, paths, strict=True) if path.match(asked[0])]
+        found = [path for path in paths if saved_scores(path, SCORES) is not None]
+        assert found == [path for path in paths if path.match(asked[0])]
+    (tmp_path / "flat" / "two_metrics.json").rename(tmp_path / "flat" / "metrics.json")
+    assert saved_scores(paths[2], SCORES) is not None  # as earlier versions wrote it
+    assert saved_scores(paths[0], SCORES) is None
 
 
 def test_output_is_where_it_is_asked_for(tmp_path):
@@ -425,9 +463,9 @@ def test_runs_of_another_precision_are_another_setting(sweep):
 
 
 def test_settings_are_told_as_people_write_them():
-    values = (True, False, 20000, 6.4, None, (2000, 8000))
-    told = ["yes", "no", "20,000", "6.4", "-", "2000 8000"]
-    assert [report._setting_value(value) for value in values] == told
+    values = (True, False, 20000, 6.4, 6.4000001, None, (2000, 8000))
+    told = ["yes", "no", "20,000", "6.4", "6.4000001", "-", "2000 8000"]
+    assert [setting_value(value) for value in values] == told
 
 
 def test_settings_and_seeds_are_in_the_order_of_their_numbers(tmp_path, capsys):
@@ -562,6 +600,74 @@ def test_a_table_of_labels(tmp_path, capsys):
     measured = {score["measure"] for score in result["scores"].values()}
     assert measured == set(METRICS) - {"factor_vae_score", "beta_vae_score", "udr"}
     assert np.shape(result["details"]["dci"]["importance"]) == (4, 2)
+
+
+def labelled(monkeypatch, sprites, factors, grid=False):
+    """A dataset "labelled" of these factors [N, F], one column after the other."""
+    names = [f"factor{column}" for column in range(factors.shape[1])]
+    sizes = [int(size) for size in factors.max(axis=0) + 1]
+    space = FactorSpace(names, sizes) if grid else None
+    known = {} if grid else {"factors": factors, "factor_names": names, "factor_sizes": sizes}
+    dataset = Dataset("labelled", "drawn", sprites.table, space, **known)
+    monkeypatch.setitem(DATASETS, "labelled", lambda data_dir: dataset)
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_metrics_of_factors_that_do_not_vary_are_left_out(
+    tmp_path, monkeypatch, sprites, capsys, grid
+):
+    varying = np.arange(len(sprites)) if grid else np.arange(len(sprites)) % 3
+    labelled(monkeypatch, sprites, np.stack([0 * varying, varying], axis=1), grid)
+    path = write_checkpoint(tmp_path / "run", dataset="labelled")
+    assert run("--model_path", path, "--factors", "factor0", "--num_batches", 1) == 0
+    result = read_json(path.with_name("metrics.json"))
+    measured = {score["measure"] for score in result["scores"].values()}
+    assert measured == set(METRICS) - NEED_LABELS - {"udr"}
+    constant = "no factor that is scored takes more than one value"
+    assert result["left_out"]["mig"] == f"{constant} in the 256 points"
+    assert f"explicitness, irs, infomec: {constant}" in capsys.readouterr().out
+    assert (result["left_out"]["factor_vae_score"] == constant) == grid
+    assert run("--model_path", path, "--factors", "factor0", "--metrics", "mig", "losses") == 2
+    assert f"mig of {path}: {constant} in the 432 points" in capsys.readouterr().err
+
+
+def test_a_value_that_the_points_lack_leaves_out_what_needs_it(tmp_path, monkeypatch, sprites):
+    """One image of 432 is labelled: among the points of one batch it is not."""
+    labelled(monkeypatch, sprites, (np.arange(len(sprites)) == 7)[:, None].astype(int))
+    path = write_checkpoint(tmp_path / "run", dataset="labelled")
+    assert run("--model_path", path, "--num_batches", 1, "--batch_size", 8) == 0
+    assert {"mig", "sap"} <= read_json(path.with_name("metrics.json"))["left_out"].keys()
+
+
+def test_a_model_that_cannot_be_measured_holds_up_no_other(sweep, capsys):
+    path = sweep / "a1" / "ckpt.pt"
+    checkpoint = load_checkpoint(path)
+    checkpoint["vae"]["encoder.head.bias"][-1] = 800  # a log variance
+    save_checkpoint(path, checkpoint)
+    metrics = ("--metrics", "losses", "mig", "udr", "--num_batches", 1)
+    assert run("--model_path", sweep, *metrics, "--csv", "all.csv") == 2
+    out, err = capsys.readouterr()
+    told = f"error: {path}: the model gives 256 of 256 images a mean or variance that is infinite"
+    assert err.splitlines()[-1].startswith(told)
+    assert set(re.findall(r"^  (a\d|b|mean of \d)", out, re.M)) == {"a0", "a2", "b", "mean of 2"}
+    with open("all.csv") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "2", "0"]
+    assert not path.with_name("metrics.json").exists()
+    assert "udr" in read_json(sweep / "a0" / "metrics.json")["scores"]  # with a2
+    assert run("--model_path", sweep / "a0", sweep / "a1", *metrics) == 2
+    assert "it compares several" in read_json(sweep / "a0" / "metrics.json")["left_out"]["udr"]
+    capsys.readouterr()
+    assert run("--model_path", path, *MIG) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines()[-1].startswith(told)
+
+
+def test_no_warning_of_factors_of_many_values(tmp_path, monkeypatch, sprites):
+    labelled(monkeypatch, sprites, np.arange(len(sprites))[:, None] // 2)
+    path = write_checkpoint(tmp_path / "run", dataset="labelled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run("--model_path", path, "--metrics", "explicitness", "--num_batches", 1) == 0
 
 
 def test_other_images_than_in_training_are_told(tmp_path, capsys):

@@ -303,7 +303,8 @@ def _is_sweep(one: dict, _: dict) -> bool:
 
 def _make_scores(folder: Path) -> None:
     scores = {"mig": {"value": 0.25}, "factor_vae_score": {"value": 0.5}}
-    content = {"checkpoint": {"step": 100}, "scores": scores}
+    data = {"name": "squares", "source": "drawn"}
+    content = {"checkpoint": {"step": 100}, "data": data, "scores": scores}
     (folder / METRICS_NAME).write_text(json.dumps(content))
 
 
@@ -392,7 +393,7 @@ FORMATS = {
         _make_scores,
         METRICS_NAME,
         read_scores,
-        lambda one, _: all(isinstance(value, int | float) for value in (*one[0].values(), one[1])),
+        lambda one, _: all(isinstance(n, int | float) for n in (*one.values.values(), one.step)),
     ),
     "npz": Format(_make_npz, "*.npz", _read_npz, _same_both),
     "mpi3d": Format(

@@ -10,10 +10,13 @@ def test_titles_name_the_method():
     assert plots.run_title("rooms", 5, 1.0, 5.0, "btcvae").startswith("β-TCVAE on rooms, step 5")
     assert plots.run_title("rooms", 5, 4.0, 0.0, "betavae").startswith("β-VAE on rooms")
     config = {"method": "annealed", "beta": 0.0, "gamma": 1000.0, "capacity": 25.0}
-    title = plots.setting_title(config, 20_000)
+    setting = {**config, "steps": 20_000, "lr": 1e-4, "beta_start": None}
+    title = plots.setting_title(setting)
     assert title == "AnnealedVAE, β = 0, γ = 1000, C = 25, 20,000 steps"
-    of_two = {**config, "method": "factorvae"}
-    assert plots.setting_title(of_two, 5) == "β = 0, γ = 1000, 5 steps"
+    of_two = {**setting, "method": "factorvae", "capacity": None, "steps": 5}
+    assert plots.setting_title(of_two) == "β = 0, γ = 1000, 5 steps"
+    title = plots.setting_title(of_two, ("lr", "beta_start"))
+    assert title == "β = 0, γ = 1000, lr 0.0001, 5 steps"
     assert all(plots.run_title("rooms", 5, 1.0, 1.0, name) for name in METHODS)
 
 

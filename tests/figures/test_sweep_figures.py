@@ -10,7 +10,11 @@ from factorvae.figures.sweep_gallery import (
     score_table,
     write_sweep_gallery,
 )
-from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
+from factorvae.figures.sweep_plots import (
+    score_against_reconstruction,
+    scores_over_training,
+    sweep_curves,
+)
 
 
 def log_of(recon, steps=(100, 200)):
@@ -79,6 +83,31 @@ def test_curves_are_means_within_a_deviation_at_the_steps_that_all_runs_have():
     assert {round(y) for y in band.get_paths()[0].vertices[:, 1]} == {40, 60}
     assert axes["live"].lines[0].get_ydata().tolist() == [1, 1]
     assert not axes["tc"].lines  # there is none without a discriminator
+
+
+def markers(axes):
+    return [line.get_marker() for line in axes.lines]
+
+
+def test_a_curve_of_one_point_is_a_marker_in_the_panel_and_in_the_legend():
+    logs = {"one row": [log_of(40.0, (100,))], "two rows": [log_of(60.0)]}
+    axes = {a.get_label(): a for a in sweep_curves(logs).axes}
+    assert markers(axes["recon"]) == markers(axes["legend"]) == ["o", "None"]
+    points = {"a": [np.ones((1, 4))], "b": [np.ones((2, 4)) * [[1], [2]]]}
+    axes = {a.get_label(): a for a in scores_over_training(points).axes}
+    assert markers(axes["legend"]) == ["o", "s"]
+
+
+def test_the_lines_of_a_long_name_stay_inside_the_picture():
+    name = ", ".join(f"field_{number} 0.0001" for number in range(20))
+    points = {name: np.array([[40.0, 0.5]]), "short": np.array([[60.0, 0.75]])}
+    for figure in (score_against_reconstruction(points), sweep_curves({name: [log_of(40.0)]})):
+        figure.canvas.draw()
+        texts = [text for axes in figure.axes for text in axes.texts]
+        legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+        boxes = [shown.get_window_extent() for shown in (*texts, *legends)]
+        assert boxes and all(figure.bbox.containsx(box.x1) for box in boxes)
+        assert all(figure.bbox.containsy(box.y0) for box in boxes)
 
 
 def test_the_page_has_the_table_and_says_what_is_left_out(tmp_path):

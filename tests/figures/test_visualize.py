@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def a_folder_and_datasets(tmp_path, monkeypatch):
 
 
 def write_run(
-    folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True, gamma=6.4
+    folder, dataset="squares", latent_dim=2, step=100, finished=True, log=True, gamma=6.4, **changes
 ):
     """A run's folder as train.py leaves it, its weights drawn at random."""
     channels = 3 if dataset == "rgb" else 1
@@ -106,6 +107,7 @@ def write_run(
     with torch.no_grad():  # the first latents are told apart from dead ones
         vae.encoder.head.weight[: -(-latent_dim // 2)] *= 50
     config = TrainConfig(dataset=dataset, latent_dim=latent_dim, hidden_dim=16, gamma=gamma)
+    config = dataclasses.replace(config, **changes)
     folder = Path(folder)
     folder.mkdir(parents=True)
     checkpoint = {
@@ -213,6 +215,19 @@ def test_scores_beside_the_checkpoint_are_on_the_page_where_they_are_of_its_step
     assert "runs/a/metrics.json is damaged" in capsys.readouterr().err
 
 
+def test_scores_of_other_images_than_are_drawn_are_left_out(capsys, hung, sweep_runs):
+    folder = write_run("runs/a")
+    (folder / "metrics.json").write_text(json.dumps(scores_of(100)))
+    for flags in ((), ("--dataset", "plain")):
+        for path in ("runs/a", "runs"):
+            assert run("--model_path", path, *flags) == 0
+    (of_its_own,), of_others = (tables for *_, tables in hung)
+    assert of_its_own.rows[1][0] == "MIG" and of_others == []
+    assert [dict(shown.scores) for shown in sweep_runs] == [{"mig": 0.1234}, {}]
+    told = "metrics.json is of squares, drawn and is left out; the pictures are of plain, drawn\n"
+    assert capsys.readouterr().out.count(f"runs/a/{told}") == 2
+
+
 def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
     for gamma in (35.0, 6.4, 100.0, 0.0):
         write_run(f"sweep/gamma{gamma:g}", gamma=gamma)
@@ -234,7 +249,9 @@ def test_factors_values_are_told_in_pi_where_they_are_multiples_of_it():
 
 
 def write_scores(folder, score, step):
-    content = {"checkpoint": {"step": step}, "scores": {"factor_vae_score": {"value": score}}}
+    scores = {"factor_vae_score": {"value": score}}
+    data = {"name": "squares", "source": "drawn"}
+    content = {"checkpoint": {"step": step}, "data": data, "scores": scores}
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
@@ -254,6 +271,24 @@ def test_scores_of_an_earlier_step_are_left_out_of_a_sweeps_page(sweep_runs, cap
     assert run("--model_path", "sweep") == 0
     assert [dict(shown.scores) for shown in sweep_runs] == [{}, {"factor_vae_score": 0.5}]
     assert "sweep/a/metrics.json is of step 50 and is left out" in capsys.readouterr().out
+
+
+def test_runs_are_of_one_setting_where_they_differ_by_their_seed_only(sweep_runs):
+    differing = {"a": {}, "b": {"seed": 1}, "c": {"lr": 1e-3}, "d": {"wake_at": (9, 20)}}
+    for name, changes in differing.items():
+        write_run(f"sweep/{name}", **changes)
+    write_run("sweep/e", step=50)
+    write_run("sweep/f", latent_dim=3)
+    assert run("--model_path", "sweep") == 0
+    title = "β = 1, γ = 6.4, latent_dim {}, {}lr {}, {} steps"
+    assert {shown.name: shown.setting for shown in sweep_runs} == {
+        "a": title.format(2, "", "0.0001", 100),
+        "b": title.format(2, "", "0.0001", 100),
+        "c": title.format(2, "", "0.001", 100),
+        "d": title.format(2, "wake_at 9 20, ", "0.0001", 100),
+        "e": title.format(2, "", "0.0001", 50),
+        "f": title.format(3, "", "0.0001", 100),
+    }
 
 
 def test_runs_on_different_data_have_no_page_together(sweep_runs, capsys):
@@ -392,6 +427,17 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, argv, told):
     assert not Path("results/index.html").exists()
 
 
+def test_a_model_that_encodes_to_no_number_is_named_in_one_line(capsys):
+    path = write_run("runs/a") / "ckpt.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["vae"]["encoder.head.bias"][-1] = 800  # a log variance, whose variance is infinite
+    save_checkpoint(path, checkpoint)
+    assert run() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: runs/a/ckpt.pt gives 3 of 3 images a mean or variance")
+    assert error.count("\n") == 1 and not list(Path("results").iterdir())
+
+
 def test_no_run_at_all_is_said_in_one_line(capsys, monkeypatch):
     monkeypatch.setattr("factorvae.checkpoint.DEFAULT_MODEL", Path("no_model_ships.pt"))
     assert run("--output_dir", "results") == 2
@@ -495,6 +541,26 @@ def test_what_evaluate_measured_of_labels_is_drawn(gallery):
         assert [patch.get_width() for patch in beside.patches] == bars
     assert exhibits["factor_matrix"].obstacle(without) is None
     assert "every combination" in exhibits["latent_response"].obstacle(without)
+
+
+def test_factors_that_do_not_vary_have_no_matrix_and_no_part_in_a_mean(gallery):
+    exhibits = {exhibit.name: exhibit for exhibit in EXHIBITS}
+    factors = SPACE.factors_of(np.arange(len(SPACE)))
+    still = Squares(factor_space=None, factors=0 * factors)
+    why = exhibits["factor_matrix"].obstacle(dataclasses.replace(gallery, dataset=still))
+    assert why == "no factor takes more than one value"
+    # posX does not vary, and of shape no latent tells any held-out value
+    some = Squares(factor_space=None, factors=factors * [1, 1, 0, 1])
+    given = {"scores": [[0, 0.5, 0, 1.0]] * 3, "gaps": [0, 0.25, 0, 0.5]}
+    factors_and_gaps = {"measured": {"sap": given}, "measured_factors": SPACE.names}
+    figure = dataclasses.replace(gallery, dataset=some, **factors_and_gaps).separation_matrix()
+    assert any("(SAP) 0.250" in text.get_text() for text in figure.texts)
+    nothing = {"sap": {"scores": [[0]] * 3, "gaps": [0]}}
+    of_one = {"measured": nothing, "measured_factors": ("shape",)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = dataclasses.replace(gallery, dataset=some, **of_one).separation_matrix()
+    assert any("(SAP) 0.000" in text.get_text() for text in figure.texts)
 
 
 def test_categories_are_called_by_their_words(gallery):

@@ -168,12 +168,12 @@ def test_a_constant_latent_of_great_size_correlates_with_nothing(noisy, factors)
 
 @pytest.mark.parametrize("name", sorted(LABELLED))
 def test_same_seed_same_score_and_no_global_randomness(name, noisy, factors):
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before, torchs = np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     first = main(name, noisy[:600], factors[:600])
-    np.random.seed(123)  # noqa: NPY002
     assert main(name, noisy[:600], factors[:600]) == first
-    np.random.seed(0)  # noqa: NPY002
-    assert len(before)
+    after = np.random.get_state()  # noqa: NPY002
+    assert after[2:] == before[2:] and (after[1] == before[1]).all()
+    assert torch.equal(torch.get_rng_state(), torchs)
 
 
 def test_tensors_will_do(noisy, factors):
@@ -213,6 +213,12 @@ def test_modularity_by_hand():
     result = modularity(codes, GRID[:, :2])
     np.testing.assert_allclose(result["per_latent"], [1, 0], atol=1e-12)
     assert result["modularity"] == pytest.approx(0.5)
+
+
+def test_modularitys_information_has_a_column_for_every_factor():
+    codes = GRID[:, :1]
+    information = modularity(codes, np.insert(GRID, 1, 7, axis=1))["mutual_information"]
+    np.testing.assert_allclose(information, [[np.log(2), 0, 0, 0]], atol=1e-12)
 
 
 def test_modularity_over_active_latents():
