@@ -56,6 +56,7 @@ PART_BYTES = 16 << 20
 COMMITS_NAME = "commits.txt"  # in a sweep's folder: of the code that trained it
 SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
 SEEDS = "--seed 0-4"
+UNSEEN = "--seed 5-9"  # on which no recipe was chosen
 TWO_CORES = "--jobs 2 --threads 1"
 
 
@@ -137,16 +138,18 @@ ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
+        Sweep("unseen", "FactorVAE, fast", f"{FAST} --gamma 6.4 {UNSEEN}"),
+        Sweep("unseen_betavae", "beta-VAE, fast", f"{FAST} --beta 4 --gamma 0 {UNSEEN}"),
         Sweep(
             "fast",
-            "FactorVAE, fast",
+            "FactorVAE, fast, the seeds it was chosen on",
             f"{FAST} --gamma 6.4 {SEEDS}",
             "dsprites_factorvae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "fast_betavae",
-            "beta-VAE, fast",
+            "beta-VAE, fast, the seeds it was chosen on",
             f"{FAST} --beta 4 --gamma 0 {SEEDS}",
             "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,

@@ -370,7 +370,7 @@ class EvaluateConfig(Config):
     seed: int = seed_option("metrics", "of the points, votes and trees")
 
     output: str | None = option(
-        None, "output", "file for one model's results (default: metrics.json beside it)"
+        None, "output", "file for one model's results (default: beside it, metrics.json of a run)"
     )
     csv: str | None = option(None, "output", "file for a table with a row per model")
     markdown: bool = option(False, "output", "print a Markdown table, a row per setting")

@@ -85,7 +85,7 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
     never = dataclasses.replace(config, wake_at=None)
     write_sweep(tmp_path, [config], [{"folder": "one"}])
     check_same_sweep(tmp_path, config)
-    with pytest.raises(UserError, match="--wake_at is 2000 8000 there and None here"):
+    with pytest.raises(UserError, match="--wake_at is 2000 8000 there and unset here"):
         check_same_sweep(tmp_path, never)
     content = json.loads((tmp_path / "study.json").read_text())
     content["settings"]["wake_at"] = 2000
@@ -94,7 +94,7 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
     content["settings"]["wake_at"] = 0
     (tmp_path / "study.json").write_text(json.dumps(content))
     check_same_sweep(tmp_path, never)
-    with pytest.raises(UserError, match="--wake_at is None there and 2000 8000 here"):
+    with pytest.raises(UserError, match="--wake_at is unset there and 2000 8000 here"):
         check_same_sweep(tmp_path, config)
 
 
