@@ -30,7 +30,7 @@ from factorvae.device import use_device
 from factorvae.encoding import EncodedDataset
 from factorvae.evaluation.scores import METRICS
 from factorvae.files import LOG_NAME
-from factorvae.models import VAE, Discriminator, conv_channels
+from factorvae.models import VAE, conv_channels, discriminator_of
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH
 from factorvae.training.loop import STEPS_AT_ONCE
 from factorvae.training.trainer import DTYPES, Trainer
@@ -246,7 +246,7 @@ def bytes_per_step(
     """
     shape = (channels, image_size, image_size)
     vae = VAE(shape, config.latent_dim, config.hidden_dim)
-    discriminator = Discriminator(config.latent_dim, config.disc_depth, config.disc_width)
+    discriminator = discriminator_of(config)
     encoder, decoder, disc = map(numel, (vae.encoder, vae.decoder, discriminator))
     parameters = encoder + decoder + disc
     width = DTYPES[config.precision].itemsize

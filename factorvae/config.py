@@ -44,9 +44,10 @@ DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for nam
 # what --preset changes of the defaults, after the dataset and before the method
 RECIPES: dict[str, dict[str, object]] = {
     "fast": {
-        **{"disc_width": 300, "lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
-        **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 2000, "anneal_until": 10000},
-        **{"turn_at": (2500, 5000), "wake_at": (5000, 8000)},
+        **{"disc_width": 300, "disc_standardize": True, "disc_batches": 8},
+        **{"lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
+        **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 4000, "anneal_until": 12000},
+        **{"turn_at": (2500, 5000, 7500), "wake_at": (7500, 10000)},
         **{"max_steps": 20000, "num_epochs": 1_000_000},  # so many steps of however little data
     },
 }
@@ -56,7 +57,7 @@ def recipe_flags(name: str) -> list[str]:
     """The flags that say what `--preset NAME` fills."""
     spelled = []
     for field, value in RECIPES[name].items():
-        spelled += [f"--{field}", *as_given(value).split()]
+        spelled += [f"--{field}", *([] if value is True else as_given(value).split())]
     return spelled
 
 
@@ -163,6 +164,18 @@ class TrainConfig(Config):
         6, "model", "hidden layers of the discriminator", minimum=1, maximum=1000
     )
     disc_width: int = option(1000, "model", "units in each of them", minimum=1, maximum=WIDEST)
+    disc_standardize: bool = option(
+        False,
+        "model",
+        "it sees codes of deviation 1 over the batch, as total correlation has no scale",
+    )
+    disc_batches: int = option(
+        1,
+        "model",
+        "batches of codes that it trains on in a step: this one's and so many before",
+        minimum=1,
+        maximum=1000,
+    )
     latent_scale: float = option(
         1.0,
         "model",

@@ -145,6 +145,12 @@ class Discriminator(nn.Module):
 
     Logit 0 says 'joint', a sample of q(z); logit 1 says 'permuted', a sample of the product of
     its marginals. Their difference is the log density ratio of Eq. 3.
+
+    Args:
+        standardizes: whether it sees codes of mean 0 and deviation 1 over the batch. Total
+            correlation does not depend on the scales of latents; layers do, and what they cannot
+            see of a small latent is not penalised.
+        memory: codes of either kind that it keeps, `recent`, to train on; 0: none.
     """
 
     def __init__(
@@ -153,17 +159,53 @@ class Discriminator(nn.Module):
         depth: int = 6,
         width: int = 1000,
         generator: torch.Generator | None = None,
+        *,
+        standardizes: bool = False,
+        memory: int = 0,
     ) -> None:
         super().__init__()
         widths = [latent_dim] + [width] * depth
         self.hidden = nn.ModuleList(map(Linear, widths[:-1], widths[1:]))
         self.out = Linear(widths[-1], 2)
         glorot_(self, generator)
+        self.standardizes = standardizes
+        # draws from the prior at first, which are both joint and permuted
+        recent = torch.randn(2, memory, latent_dim, generator=generator) if memory else None
+        self.register_buffer("recent", recent)
+
+    def remember(self, z: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
+        """Put two batches [B, latent_dim] in the place of the oldest: [memory, latent_dim] each."""
+        if self.recent is None:
+            return z, z2
+        new = torch.stack([z, z2])
+        self.recent.copy_(torch.cat([self.recent[:, len(z) :], new], dim=1))
+        return self.recent[0], self.recent[1]
 
     def forward(self, z: Tensor) -> Tensor:
+        if self.standardizes:
+            z = standardized(z.float()).to(z.dtype)
         for layer in self.hidden:
             z = F.leaky_relu(layer(z), LEAKY_SLOPE)  # [B, width]
         return self.out(z).float()  # [B, 2]
+
+
+def standardized(z: Tensor) -> Tensor:
+    """Codes [B, latent_dim] with a mean of 0 and a deviation of 1 of each latent over the batch."""
+    return (z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6)
+
+
+def discriminator_of(
+    config: TrainConfig, generator: torch.Generator | None = None
+) -> Discriminator:
+    """The discriminator that a config asks for."""
+    return Discriminator(
+        config.latent_dim,
+        config.disc_depth,
+        config.disc_width,
+        generator,
+        standardizes=config.disc_standardize,
+        memory=config.disc_batches * config.batch_size if config.disc_batches > 1 else 0,
+    )
 
 
 def model_on_meta(
@@ -173,5 +215,5 @@ def model_on_meta(
     with torch.device("meta"):
         return (
             VAE(image_shape, config.latent_dim, config.hidden_dim),
-            Discriminator(config.latent_dim, config.disc_depth, config.disc_width),
+            discriminator_of(config),
         )

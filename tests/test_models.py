@@ -9,6 +9,12 @@ from torch.nn import functional as F
 
 from factorvae.layers import DownConv, UpConv
 from factorvae.models import VAE, Discriminator
+from factorvae.objective import total_correlation
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
 
 
 def count(module):
@@ -51,6 +57,32 @@ def test_weights_are_the_generators():
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["encoder.head.weight"], other["encoder.head.weight"])
     assert not one["encoder.head.bias"].any()
+
+
+def test_a_discriminator_that_standardizes_sees_no_scale_and_no_mean(generator):
+    codes = torch.randn(64, 4, generator=generator)
+    other = codes * torch.tensor([0.1, 1.0, 5.0, 1.0]) + 2
+    disc = Discriminator(4, 2, 16, generator, standardizes=True)
+    assert torch.allclose(disc(other), disc(codes), atol=1e-5)
+    disc.standardizes = False
+    assert not torch.allclose(disc(other), disc(codes), atol=0.1)
+    # so that a latent gains nothing by its scale: the gradient along it is 0
+    codes.requires_grad_()
+    disc.standardizes = True
+    total_correlation(disc(codes)).backward()
+    along = ((codes - codes.mean(dim=0)) * codes.grad).sum(dim=0)
+    assert (along.abs() < 1e-5).all() and (codes.grad.abs().amax(dim=0) > 1e-5).all()
+
+
+def test_a_discriminator_remembers_the_last_batches_of_either_kind(generator):
+    disc = Discriminator(2, 1, 8, generator, memory=6)
+    batches = torch.arange(40.0).reshape(5, 2, 2, 2)  # of five steps: joint and others
+    for joint, others in batches:
+        all_joint, all_others = disc.remember(joint, others)
+    assert torch.equal(all_joint, batches[2:, 0].flatten(0, 1))
+    assert torch.equal(all_others, batches[2:, 1].flatten(0, 1))
+    assert "recent" in disc.state_dict() and "recent" not in Discriminator(2, 1, 8).state_dict()
+    assert torch.equal(torch.stack(Discriminator(2, 1, 8).remember(*batches[0])), batches[0])
 
 
 def test_sampling_is_not_switched_by_training_mode():

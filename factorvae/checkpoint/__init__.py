@@ -5,6 +5,7 @@ It is a dict of plain values and tensors: `format`, `version`, `config` (the fie
 methods without one), the optimisers' states, and what resuming needs besides.
 """
 
+import dataclasses
 import io
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, whole_file
-from factorvae.models import VAE, Discriminator
+from factorvae.models import VAE, Discriminator, discriminator_of
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"  # the models that ship
 DEFAULT_MODEL = PRETRAINED / "dsprites_factorvae.pt"
@@ -167,9 +168,9 @@ def restore_discriminator(
     """The checkpoint's discriminator, in evaluation mode; None for a run without one."""
     if checkpoint["discriminator"] is None:
         return None
-    config = checkpoint["config"]
-    sizes = (config["latent_dim"], config["disc_depth"], config["disc_width"])
-    discriminator = Discriminator(*sizes)
+    known = (field.name for field in dataclasses.fields(TrainConfig))
+    config = TrainConfig(**{name: checkpoint["config"][name] for name in known})
+    discriminator = discriminator_of(config)
     discriminator.load_state_dict(checkpoint["discriminator"])
     return discriminator.to(device).eval()
 

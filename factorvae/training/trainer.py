@@ -15,7 +15,7 @@ from factorvae.datasets import Dataset
 from factorvae.datasets.table import OwnImages, as_dataset
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
-from factorvae.models import VAE, Decoder, Discriminator, Encoder
+from factorvae.models import VAE, Decoder, Encoder, discriminator_of
 from factorvae.objective import (
     discriminator_accuracy,
     discriminator_loss,
@@ -105,8 +105,9 @@ class Trainer:
         self.penalty = penalty or bind_penalty(config.method, settings)
         self.discriminator = None
         if method.discriminator and self.penalty is None:
-            sizes = (config.latent_dim, config.disc_depth, config.disc_width)
-            self.discriminator = Discriminator(*sizes, weights).to(device)
+            self.discriminator = discriminator_of(config, weights).to(device)
+            # what its term tells of one code depends on others: every process computes it of all
+            self.whole_codes = config.disc_standardize or config.disc_batches > 1
             self.disc_parameters = list(self.discriminator.parameters())
             self.disc_optimizer = self._adam(self.disc_parameters, config.lr_disc, (0.5, 0.9))
             self._discriminator = world.parallel(self.discriminator)
@@ -164,7 +165,8 @@ class Trainer:
         kl = kl_latents.sum()
         penalty = torch.zeros_like(kl)
         if self.discriminator:
-            d_joint = self._discriminator(z.to(dtype))  # [B, 2]
+            seen = self.world.all_gather_codes(z)[0] if self.whole_codes else z
+            d_joint = self._discriminator(seen.to(dtype))  # [B, 2]
             penalty = total_correlation(d_joint)
         elif self.penalty:  # of the whole batch: in a world of several, of all processes' codes
             codes = self.world.all_gather_codes(mu, logvar, z)
@@ -182,8 +184,11 @@ class Trainer:
                 mu2, logvar2 = self.vae.encode(x2.to(dtype))  # by the encoder just updated
                 z2 = reparameterize(mu2, logvar2, self._noise())
                 # over the whole batch: in a world of several, codes of all processes change places
-                z_perm = permute_dims(self.world.all_gather_rows(z2), self.generator)[self.shard]
-            both = torch.cat([z.detach(), z_perm])  # [2B, latent_dim]
+                joint, z2 = self.discriminator.remember(seen, self.world.all_gather_rows(z2))
+                z_perm = permute_dims(z2, self.generator)
+                if not self.whole_codes:
+                    z_perm = z_perm[self.shard]
+            both = torch.cat([joint.detach(), z_perm])  # [2B, latent_dim], or all that it remembers
             d_joint, d_perm = self._discriminator(both.to(dtype)).chunk(2)  # [B, 2] each
             disc_loss = discriminator_loss(d_joint, d_perm)
             self.disc_optimizer.zero_grad()

@@ -34,9 +34,10 @@ def turn_latents(
     """Turn the latents, in place, to where `independent_directions` finds them independent.
 
     The encoder's means become R mu and the decoder and the discriminator take R^T z, so that the
-    reconstruction is the same. Variances do not turn: each log variance becomes the mean of those
-    that it is made of, weighted by the squares in R. Adam's moments change as the gradients do:
-    the squares by the squares in R, as gradients of different latents hardly go together.
+    reconstruction is the same, and what the discriminator says, unless it standardizes its codes.
+    Variances do not turn: each log variance becomes the mean of those that it is made of, weighted
+    by the squares in R. Adam's moments change as the gradients do: the squares by the squares in R,
+    as gradients of different latents hardly go together.
 
     Args:
         vae: with the paper's encoder and decoder.
@@ -63,6 +64,8 @@ def turn_latents(
     _replace(vae.decoder.hidden.weight, optimizer, of_columns, turn, squares)
     if discriminator is not None:
         _replace(discriminator.hidden[0].weight, disc_optimizer, of_columns, turn, squares)
+        if discriminator.recent is not None:
+            discriminator.recent.copy_(discriminator.recent @ turn.T)
     return turn
 
 

@@ -31,11 +31,13 @@ SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3 --wake_at 14".spli
 ON_CARD = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, lr=1e-3)
 # Asked for when a test is about to run: a process must not touch CUDA before it forks.
 needs_cuda = pytest.mark.skipif("not torch.cuda.is_available()", reason="no CUDA device")
+OF_ALL_CODES = "--disc_standardize --disc_batches 3".split()
 COMMANDS = {  # folders are relative: each process has its own
     "whole": ["--output_dir", "whole"],
     "begun alone": ["--output_dir", "begun_alone"],
     "begun together": ["--output_dir", "begun_together", "--max_steps", "10"],
     "finished": ["--output_dir", "whole"],
+    "of all codes": ["--output_dir", "of_all_codes", *OF_ALL_CODES],
     "not to be split": ["--output_dir", "split", "--batch_size", "7"],
 }
 
@@ -332,6 +334,12 @@ def test_two_processes_go_on_with_a_run_begun_by_one(two, start):
     assert_same_but_for_rounding(two.runs / "begun_alone", two.alone, start)
 
 
+def test_what_the_discriminator_is_told_of_all_codes_is_the_same_in_two(two, start, data, tmp_path):
+    assert two.first["codes"]["of all codes"] == two.second["codes"]["of all codes"] == 0
+    train_alone(data, tmp_path / "alone", *OF_ALL_CODES)
+    assert_same_but_for_rounding(two.runs / "of_all_codes", tmp_path / "alone", start)
+
+
 def test_one_process_goes_on_with_a_run_begun_by_two(two, start, data, tmp_path):
     assert two.first["codes"]["begun together"] == two.second["codes"]["begun together"] == 0
     run_dir = tmp_path / "begun_together"
@@ -373,7 +381,8 @@ def test_only_the_first_process_writes_and_tells(two):
     assert list((two.folder / "rank1").iterdir()) == []
     runs = {path.name: {file.name for file in path.iterdir()} for path in two.runs.iterdir()}
     files = {"ckpt.pt", "config.json", "stats.csv", "log.txt"}
-    assert runs == dict.fromkeys(("whole", "begun_alone", "begun_together"), files)
+    folders = ("whole", "begun_alone", "begun_together", "of_all_codes")
+    assert runs == dict.fromkeys(folders, files)
     for name in ("whole", "begun alone", "begun together", "finished"):
         assert two.second["outputs"][name] == ["", ""]
     assert "2 processes with a part of every batch" in two.first["outputs"]["whole"][0]

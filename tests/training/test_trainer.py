@@ -296,7 +296,10 @@ BF16 = pytest.param({"precision": "bf16"}, marks=pytest.mark.slow)  # emulated o
 WOKEN = {"latent_scale": 1e-3, "wake_at": (4,), "turn_at": (5,)}
 
 
-@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN])
+OF_ALL_CODES = {"disc_standardize": True, "disc_batches": 3, "turn_at": (2,)}
+
+
+@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN, OF_ALL_CODES])
 def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
     config = dataclasses.replace(SMALL, **changes)
     train(sprites, tmp_path / "whole", config, 6)
@@ -498,8 +501,10 @@ def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, same_conv
 
 
 @needs_cuda
-def test_cuda_a_resumed_graphed_run_continues_its_stream(sprites, same_convolutions):
-    whole, parts, resumed = (on_cuda(SMALL, sprites) for _ in range(3))
+@pytest.mark.parametrize("changes", [{}, OF_ALL_CODES])
+def test_cuda_a_resumed_graphed_run_continues_its_stream(sprites, same_convolutions, changes):
+    config = dataclasses.replace(SMALL, **{**changes, "turn_at": None})
+    whole, parts, resumed = (on_cuda(config, sprites) for _ in range(3))
     whole.advance(12)
     parts.advance(6)
     parts.wait()
