@@ -56,7 +56,7 @@ PART_BYTES = 16 << 20
 COMMITS_NAME = "commits.txt"  # in a sweep's folder: of the code that trained it
 SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
 SEEDS = "--seed 0-4"
-UNSEEN = "--seed 5-9"  # on which no recipe was chosen
+UNSEEN = "--seed 10-14"  # on which no recipe was chosen
 TWO_CORES = "--jobs 2 --threads 1"
 
 
@@ -108,6 +108,11 @@ def methods(length: str) -> list[Sweep]:
 
 RATES = "--disc_width 300 --lr 0.0006 --lr_disc 0.0005"
 ONE_BY_ONE = f"{RATES} --latent_scale 0.1 --wake_at 2000"
+STARTED = "--beta_start 4 --gamma_start 50 --anneal_from 2000 --anneal_until 10000"
+TURNED = (
+    f"{RATES} --latent_scale 0.1 {STARTED} --turn_at 2500 5000 --wake_at 5000 8000 "
+    f"--max_steps 20000 --precision bf16 {TWO_CORES}"
+)
 FALLING = f"{ONE_BY_ONE} --beta_start 4 --anneal_from 2000 --anneal_until 10000 --max_steps 20000"
 
 
@@ -117,9 +122,9 @@ def explored() -> list[Sweep]:
     longer = f"{ONE_BY_ONE} --max_steps 20000 {shared}"
     rising = "--gamma 35 --gamma_start 6.4 --anneal_from 3000 --anneal_until 12000"
     betavae = f"{FALLING} {shared} --precision bf16 {TWO_CORES} --beta 4 --gamma 0"
-    unturned = f"--preset fast --turn_at 0 --precision bf16 {TWO_CORES} --gamma 6.4 {SEEDS}"
+    unturned = f"{TURNED} --turn_at 0 --gamma 6.4 --seed 0"
     return [
-        Sweep("unturned", "FactorVAE, fast but for the turns", unturned),
+        Sweep("unturned", "FactorVAE, turned but for the turns", unturned),
         Sweep("falling", "FactorVAE, falling", f"{FALLING} {shared} --gamma 6.4"),
         Sweep("falling_betavae", "beta-VAE, falling", betavae),
         Sweep("constant", "FactorVAE, woken once, longer", f"{longer} --gamma 6.4"),
@@ -138,21 +143,34 @@ ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4
 SHORT = f"--max_steps 20000 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
-        Sweep("unseen", "FactorVAE, fast", f"{FAST} --gamma 6.4 {UNSEEN}"),
-        Sweep("unseen_betavae", "beta-VAE, fast", f"{FAST} --beta 4 --gamma 0 {UNSEEN}"),
         Sweep(
             "fast",
-            "FactorVAE, fast, the seeds it was chosen on",
-            f"{FAST} --gamma 6.4 {SEEDS}",
+            "FactorVAE, fast",
+            f"{FAST} --gamma 6.4 {UNSEEN}",
             "dsprites_factorvae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "fast_betavae",
-            "beta-VAE, fast, the seeds it was chosen on",
-            f"{FAST} --beta 4 --gamma 0 {SEEDS}",
+            "beta-VAE, fast",
+            f"{FAST} --beta 4 --gamma 0 {UNSEEN}",
             "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
+        ),
+        Sweep(
+            "turned",
+            "FactorVAE, turned, the seeds it was chosen on",
+            f"{TURNED} --gamma 6.4 {SEEDS}",
+            on_the_way=ON_THE_LONGER_WAY,
+        ),
+        Sweep(
+            "turned_betavae",
+            "beta-VAE, turned",
+            f"{TURNED} --beta 4 --gamma 0 {SEEDS}",
+            on_the_way=ON_THE_LONGER_WAY,
+        ),
+        Sweep(
+            "turned_unseen", "FactorVAE, turned, other seeds", f"{TURNED} --gamma 6.4 --seed 5-6"
         ),
         Sweep(
             "woken",
