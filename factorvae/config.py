@@ -47,7 +47,7 @@ RECIPES: dict[str, dict[str, object]] = {
         **{"disc_width": 300, "disc_standardize": True, "disc_batches": 8},
         **{"lr": 6e-4, "lr_disc": 5e-4, "latent_scale": 0.1},
         **{"beta_start": 4.0, "gamma_start": 50.0, "anneal_from": 4000, "anneal_until": 12000},
-        **{"turn_at": (2500, 5000, 7500), "wake_at": (7500, 10000, 13000)},
+        **{"turn_at": (2500, 5000, 7500), "wake_at": (7500, 10000)},
         **{"max_steps": 20000, "num_epochs": 1_000_000},  # so many steps of however little data
     },
 }
