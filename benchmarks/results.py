@@ -154,30 +154,30 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {UNSEEN}",
-            "dsprites_factorvae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {UNSEEN}",
-            "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "turned",
             "FactorVAE, turned, the seeds it was chosen on",
             f"{TURNED} --gamma 6.4 {SEEDS}",
+            "dsprites_factorvae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "turned_betavae",
             "beta-VAE, turned",
             f"{TURNED} --beta 4 --gamma 0 {SEEDS}",
+            "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
-            "turned_unseen", "FactorVAE, turned, other seeds", f"{TURNED} --gamma 6.4 --seed 5-6"
+            "turned_others", "FactorVAE, turned, other seeds", f"{TURNED} --gamma 6.4 --seed 5-6"
         ),
         Sweep(
             "woken",
