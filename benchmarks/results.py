@@ -122,7 +122,7 @@ FALLING = f"{ONE_BY_ONE} --beta_start 4 --anneal_from 2000 --anneal_until 10000 
 
 
 def explored() -> list[Sweep]:
-    """Twenty thousand steps on the way to the recipe; FactorVAE trained on a GPU."""
+    """Experiments on the way to the recipe; those without bfloat16 were trained on a GPU."""
     shared = f"--log_every 500 {SEEDS}"
     longer = f"{ONE_BY_ONE} --max_steps 20000 {shared}"
     rising = "--gamma 35 --gamma_start 6.4 --anneal_from 3000 --anneal_until 12000"
@@ -564,8 +564,8 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         "seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I depend",
         "so much on the estimator that each is given; other papers' D is one of these.",
         "",
-        "Trained on a core each, in bfloat16 where the command says so; FactorVAE of `explored` on",
-        "an H200, 20 runs at a time, in float32 (TF32).",
+        "Trained on a core each, in bfloat16 where the command says so; `explored` without bfloat16",
+        "on an H200, 20 runs at a time, in float32 (TF32).",
         "",
         f"| data | model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
         f"|---|---|---|---|---|---|{'---|' * len(TABLE)}---|",

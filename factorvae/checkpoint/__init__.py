@@ -5,14 +5,13 @@ It is a dict of plain values and tensors: `format`, `version`, `config` (the fie
 methods without one), the optimisers' states, and what resuming needs besides.
 """
 
-import dataclasses
 import io
 import zipfile
 from pathlib import Path
 
 import torch
 
-from factorvae.checkpoint.check import check_contents
+from factorvae.checkpoint.check import check_contents, config_of
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
@@ -168,9 +167,7 @@ def restore_discriminator(
     """The checkpoint's discriminator, in evaluation mode; None for a run without one."""
     if checkpoint["discriminator"] is None:
         return None
-    known = (field.name for field in dataclasses.fields(TrainConfig))
-    config = TrainConfig(**{name: checkpoint["config"][name] for name in known})
-    discriminator = discriminator_of(config)
+    discriminator = discriminator_of(config_of(checkpoint["config"]))
     discriminator.load_state_dict(checkpoint["discriminator"])
     return discriminator.to(device).eval()
 

@@ -63,13 +63,18 @@ def _settings(checkpoint: dict) -> TrainConfig:
     A recipe that there is no more is not named: what it filled is there.
     """
     given = _of_type(checkpoint, "config", dict)
-    known = {f.name for f in dataclasses.fields(TrainConfig)}
     if isinstance(given.get("preset"), str) and given["preset"] not in RECIPES:
         given = {**given, "preset": None}
     try:
-        return TrainConfig(**{name: value for name, value in given.items() if name in known})
+        return config_of(given)
     except UserError as error:
         raise _Misfit(f"in its settings, {error}") from error
+
+
+def config_of(settings: Mapping[str, object]) -> TrainConfig:
+    """The config of a checkpoint's settings, without those that are known no more."""
+    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**{name: value for name, value in settings.items() if name in known})
 
 
 def _check_plain(checkpoint: dict) -> None:

@@ -54,13 +54,7 @@ LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL
 PANEL = 120  # pixels, a heat map's sides and the height of a panel of curves
 PANEL_GAP = 24  # pixels between panels
 TICKS_WIDTH = 34  # pixels at the left of a panel, for the numbers of its axis
-TITLED = (
-    "method",
-    "beta",
-    "gamma",
-    "capacity",
-    "steps",
-)  # fields that are in every setting's title
+TITLED = ("method", "beta", "gamma", "capacity", "steps")  # in the title of every setting
 
 
 def run_title(dataset: str, step: int, beta: float, gamma: float, method: str = "factorvae") -> str:

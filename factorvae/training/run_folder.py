@@ -89,7 +89,7 @@ def differing_preset(config: TrainConfig, earlier: dict[str, object]) -> list[st
     there = earlier.get("preset")
     if there == config.preset:
         return []
-    return [f"--preset is {as_given(there)} there and {as_given(config.preset)} here"]
+    return [_told("--preset", there, config.preset)]
 
 
 def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str]:
@@ -101,9 +101,12 @@ def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str
         if isinstance(there, list):  # JSON knows no tuples
             there = tuple(there)
         if field.metadata["resume"] == "same" and there != here:
-            told = f"{flag_of(field)} is {as_given(there)} there and {as_given(here)} here"
-            differences.append(told)
+            differences.append(_told(flag_of(field), there, here))
     return differences
+
+
+def _told(flag: str, there: object, here: object) -> str:
+    return f"{flag} is {as_given(there)} there and {as_given(here)} here"
 
 
 def check_same_data(run_dir: Path, earlier: dict, dataset: Dataset) -> None:
