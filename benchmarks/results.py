@@ -564,7 +564,7 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         "seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I depend",
         "so much on the estimator that each is given; other papers' D is one of these.",
         "",
-        "Trained on a core each, in bfloat16 where the command says so; where it does not, those of",
+        "Trained on a core each, in bfloat16 where the command says so; elsewhere those of",
         "`explored` on an H200, 20 runs at a time, in float32 (TF32).",
         "",
         f"| data | model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
