@@ -176,6 +176,9 @@ class TrainConfig(Config):
         minimum=1,
         maximum=1000,
     )
+    disc_batches_until: int = option(
+        0, "model", "step after which it trains on one batch of them again; 0: never", minimum=0
+    )
     latent_scale: float = option(
         1.0,
         "model",
@@ -242,6 +245,17 @@ class TrainConfig(Config):
         False, "objective", "of btcvae: minibatch stratified sampling in place of weighted"
     )
 
+    starts: int = option(
+        1,
+        "optimisation",
+        "times that the networks begin, of which that of the lowest reconstruction + beta * KL "
+        "goes on",
+        minimum=1,
+        maximum=1000,
+    )
+    start_steps: int = option(
+        1500, "optimisation", "steps of each, where they are several", minimum=1
+    )
     turn_at: tuple[int, ...] | None = option(
         None,
         "optimisation",
@@ -327,12 +341,32 @@ class TrainConfig(Config):
             raise UserError("--beta_start and --gamma_start need --anneal_until, where they end")
         if not starts and self.anneal_until > 0:
             raise UserError("--anneal_until needs a --beta_start or --gamma_start to begin with")
+        self._check_starts()
         if self.method == "factorvae" and self.gamma == 0:  # one name for one thing
             object.__setattr__(self, "method", "betavae")
         if self.method == "betavae" and self.gamma > 0:
             raise UserError(f"--gamma must be 0 with --method betavae, not {self.gamma}")
         if METHODS[self.method].compares and self.batch_size < 2:
             raise UserError(f"--method {self.method} needs a --batch_size of at least 2")
+
+    def chosen_at(self) -> int:
+        """The step after which the best of several starts goes on; 0 where there is one."""
+        return self.starts * self.start_steps if self.starts > 1 else 0
+
+    def _check_starts(self) -> None:
+        """Raise UserError where starts that are compared would not be alike."""
+        chosen_at = self.chosen_at()
+        if chosen_at and self.method == "annealed":
+            raise UserError("--starts: --method annealed has another capacity in every one")
+        anneals = self.beta_start is not None or self.gamma_start is not None
+        steps = {"anneal_from": (self.anneal_from,)} if anneals else {}
+        for name, of_name in {**steps, "turn_at": self.turn_at, "wake_at": self.wake_at}.items():
+            for step in of_name or ():
+                if step < chosen_at:
+                    raise UserError(
+                        f"--{name} {step} is before step {chosen_at}, where the last of "
+                        f"--starts {self.starts} ends"
+                    )
 
     def dataset_options(self) -> dict[str, object]:
         """What `load_dataset` takes besides the name and the folder."""
