@@ -264,7 +264,9 @@ class Trainer:
         same_images = torch.Generator().manual_seed(derive_seed(config.seed, last))
         beta = float(self._weights()[0])
         parts = self._some_images(starts.NUM_IMAGES, same_images)
-        loss = starts.loss_of(self.vae, parts, beta, same_images)
+        loss = self.world.broadcast_from_rank0(
+            lambda: starts.loss_of(self.vae, parts, beta, same_images)
+        )
         if self.best_start is None or loss < self.best_start["loss"]:
             kept = copy.deepcopy(self._networks_state())
             self.best_start = {"loss": loss, "number": number, **kept}

@@ -79,6 +79,11 @@ stray | unrecognized arguments: stray
 --gamma_start x | --gamma_start & 'x'
 --latent_scale 0 | --latent_scale must be greater than 0, not 0.0
 --latent_scale 1e9 | --latent_scale must be at most 100
+--starts 0 | --starts must be at least 1, not 0
+--starts 1001 | --starts must be at most 1000, not 1001
+--starts 2 --start_steps 0 | --start_steps must be at least 1, not 0
+--starts 2 --wake_at 9 | --wake_at 9 is before step 3000, where the last of --starts 2 ends
+--disc_batches_until -1 | --disc_batches_until must be at least 0, not -1
 --wake_at -1 | --wake_at must be at least 0, not -1
 --wake_at soon | --wake_at & 'soon'
 --turn_at -1 | --turn_at must be at least 0, not -1
