@@ -56,7 +56,7 @@ PART_BYTES = 16 << 20
 COMMITS_NAME = "commits.txt"  # in a sweep's folder: of the code that trained it
 SECONDS_TO_END = 30  # of --minutes, for the last checkpoint and the drawing
 SEEDS = "--seed 0-4"
-UNSEEN = "--seed 10-13"  # on which no recipe was chosen
+UNSEEN = "--seed 14-18"  # on which no recipe was chosen
 TWO_CORES = "--jobs 2 --threads 1"
 
 
@@ -113,6 +113,11 @@ TURNED = (
     f"{RATES} --latent_scale 0.1 {STARTED} --turn_at 2500 5000 --wake_at 5000 8000 "
     f"--max_steps 20000 --precision bf16 {TWO_CORES}"
 )
+EIGHT = (
+    f"{RATES} --disc_standardize --disc_batches 8 --latent_scale 0.1 --beta_start 4 "
+    "--gamma_start 50 --anneal_from 4000 --anneal_until 12000 --turn_at 2500 5000 7500 "
+    f"--wake_at 7500 10000 --max_steps 20000 --precision bf16 {TWO_CORES}"
+)
 SIXTEEN = (
     "--disc_width 300 --disc_standardize --disc_batches 16 --lr 0.0006 --lr_disc 0.001 "
     "--latent_scale 0.1 --beta_start 4 --gamma_start 100 --anneal_from 3000 --anneal_until 9000 "
@@ -142,6 +147,7 @@ def explored() -> list[Sweep]:
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
 ON_THE_LONGER_WAY = (2500, 5000, 10000, 15000)
+AFTER_STARTS = (9000, 12500, 17500)
 FAST = f"--preset fast --precision bf16 {TWO_CORES}"
 WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
@@ -154,12 +160,18 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {UNSEEN}",
-            on_the_way=ON_THE_LONGER_WAY,
+            on_the_way=AFTER_STARTS,
         ),
         Sweep(
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {UNSEEN}",
+            on_the_way=AFTER_STARTS,
+        ),
+        Sweep(
+            "eight",
+            "FactorVAE, one start, codes of 8 steps",
+            f"{EIGHT} --gamma 6.4 --seed 10-13",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
