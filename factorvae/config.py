@@ -48,7 +48,7 @@ RECIPES: dict[str, dict[str, object]] = {
         **{"disc_batches": 16, "disc_batches_until": 10000},
         **{"lr": 6e-4, "lr_disc": 1e-3, "latent_scale": 0.1, "starts": 6, "start_steps": 1500},
         **{"beta_start": 4.0, "gamma_start": 100.0, "anneal_from": 10000, "anneal_until": 17500},
-        **{"turn_at": (10000,), "wake_at": (12500, 15500)},
+        **{"turn_at": (9000, 10000), "wake_at": (12500, 15500)},
         **{"max_steps": 25000, "num_epochs": 1_000_000},  # so many steps of however little data
     },
 }
