@@ -147,7 +147,6 @@ def explored() -> list[Sweep]:
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
 ON_THE_LONGER_WAY = (2500, 5000, 10000, 15000)
-AFTER_STARTS = (10000, 12500, 17500)
 FAST = f"--preset fast --precision bf16 {TWO_CORES}"
 WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
@@ -160,13 +159,13 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {UNSEEN}",
-            on_the_way=AFTER_STARTS,
+            on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {UNSEEN}",
-            on_the_way=AFTER_STARTS,
+            on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "eight",

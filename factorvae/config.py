@@ -44,12 +44,11 @@ DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for nam
 # what --preset changes of the defaults, after the dataset and before the method
 RECIPES: dict[str, dict[str, object]] = {
     "fast": {
-        **{"disc_width": 300, "disc_standardize": True},
-        **{"disc_batches": 16, "disc_batches_until": 10000},
-        **{"lr": 6e-4, "lr_disc": 1e-3, "latent_scale": 0.1, "starts": 6, "start_steps": 1500},
-        **{"beta_start": 4.0, "gamma_start": 100.0, "anneal_from": 10000, "anneal_until": 17500},
-        **{"turn_at": (9000, 10000), "wake_at": (12500, 15500)},
-        **{"max_steps": 25000, "num_epochs": 1_000_000},  # so many steps of however little data
+        **{"disc_width": 300, "disc_standardize": True, "lr": 6e-4, "lr_disc": 1e-3},
+        **{"latent_scale": 0.1, "first_latents": 2, "add_at": (1500,)},
+        **{"beta_start": 4.0, "gamma_start": 100.0, "anneal_from": 2500, "anneal_until": 10000},
+        **{"turn_at": (1500, 2500, 5000), "wake_at": (5000, 8000)},
+        **{"max_steps": 20000, "num_epochs": 1_000_000},  # so many steps of however little data
     },
 }
 
@@ -177,9 +176,6 @@ class TrainConfig(Config):
         minimum=1,
         maximum=1000,
     )
-    disc_batches_until: int = option(
-        0, "model", "step after which it trains on one batch of them again; 0: never", minimum=0
-    )
     latent_scale: float = option(
         1.0,
         "model",
@@ -187,11 +183,18 @@ class TrainConfig(Config):
         above=0,
         maximum=100,
     )
+    first_latents: int = option(
+        0,
+        "model",
+        "latents that are trained at first; the others wait for --add_at and --wake_at; 0: all",
+        minimum=0,
+        maximum=WIDEST,
+    )
 
     preset: str | None = option(
         None,
         "objective",
-        "a recipe, which fills what is left unset: fast, of 25,000 steps (docs/recipe.md)",
+        "a recipe, which fills what is left unset: fast, of 20,000 steps (docs/recipe.md)",
         choices=tuple(RECIPES),
         resume="free",
     )
@@ -246,16 +249,12 @@ class TrainConfig(Config):
         False, "objective", "of btcvae: minibatch stratified sampling in place of weighted"
     )
 
-    starts: int = option(
-        1,
+    add_at: tuple[int, ...] | None = option(
+        None,
         "optimisation",
-        "times that the networks begin, of which that of the lowest reconstruction + beta * KL "
-        "goes on",
-        minimum=1,
-        maximum=1000,
-    )
-    start_steps: int = option(
-        1500, "optimisation", "steps of each, where they are several", minimum=1
+        "steps after which one more latent than --first_latents begins, with what those before "
+        "it do not tell; 0: never",
+        minimum=0,
     )
     turn_at: tuple[int, ...] | None = option(
         None,
@@ -325,7 +324,7 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("turn_at", "wake_at"):
+        for name in ("add_at", "turn_at", "wake_at"):
             object.__setattr__(self, name, ordered_steps(getattr(self, name)))
         if 0 in (self.beta_start, self.gamma_start):  # none is asked for, of a preset's
             for name in ("beta_start", "gamma_start"):
@@ -342,7 +341,7 @@ class TrainConfig(Config):
             raise UserError("--beta_start and --gamma_start need --anneal_until, where they end")
         if not starts and self.anneal_until > 0:
             raise UserError("--anneal_until needs a --beta_start or --gamma_start to begin with")
-        self._check_starts()
+        self._check_latents()
         if self.method == "factorvae" and self.gamma == 0:  # one name for one thing
             object.__setattr__(self, "method", "betavae")
         if self.method == "betavae" and self.gamma > 0:
@@ -350,24 +349,21 @@ class TrainConfig(Config):
         if METHODS[self.method].compares and self.batch_size < 2:
             raise UserError(f"--method {self.method} needs a --batch_size of at least 2")
 
-    def chosen_at(self) -> int:
-        """The step after which the best of several starts goes on; 0 where there is one."""
-        return self.starts * self.start_steps if self.starts > 1 else 0
-
-    def _check_starts(self) -> None:
-        """Raise UserError where starts that are compared would not be alike."""
-        chosen_at = self.chosen_at()
-        if chosen_at and self.method == "annealed":
-            raise UserError("--starts: --method annealed has another capacity in every one")
-        anneals = self.beta_start is not None or self.gamma_start is not None
-        steps = {"anneal_from": (self.anneal_from,)} if anneals else {}
-        for name, of_name in {**steps, "turn_at": self.turn_at, "wake_at": self.wake_at}.items():
-            for step in of_name or ():
-                if step < chosen_at:
-                    raise UserError(
-                        f"--{name} {step} is before step {chosen_at}, where the last of "
-                        f"--starts {self.starts} ends"
-                    )
+    def _check_latents(self) -> None:
+        """Raise UserError where latents that wait do not fit with when they begin."""
+        added = self.add_at or ()
+        if added and not self.first_latents:
+            raise UserError("--add_at needs --first_latents, beside which latents are added")
+        if self.first_latents + len(added) > self.latent_dim:
+            raise UserError(
+                f"--first_latents {self.first_latents} and {len(added)} of --add_at are more than "
+                f"--latent_dim {self.latent_dim}"
+            )
+        if added and self.wake_at and added[-1] >= self.wake_at[0]:
+            raise UserError(
+                f"--add_at {added[-1]} is not before --wake_at {self.wake_at[0]}, where all that "
+                "wait begin"
+            )
 
     def dataset_options(self) -> dict[str, object]:
         """What `load_dataset` takes besides the name and the folder."""

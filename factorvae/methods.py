@@ -47,8 +47,7 @@ METHODS: dict[str, Method] = {
         title="AnnealedVAE",
         penalises="distance of the KL term from a growing capacity",
         source="Burgess et al. 2018, Eq. 8",
-        # its capacity grows from the first step, so that starts would not be alike
-        defaults={"beta": 0.0, "gamma": 1000.0, "starts": 1, **NO_START},
+        defaults={"beta": 0.0, "gamma": 1000.0, **NO_START},
         settings=("capacity", "capacity_steps"),
         compares=False,
     ),

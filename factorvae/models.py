@@ -47,11 +47,14 @@ class Encoder(nn.Module):
         self.hidden = Linear(64 * 4 * 4, hidden_dim)
         self.head = Linear(hidden_dim, 2 * latent_dim)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, x: Tensor) -> Tensor:
+        """What mu and logvar are linear functions of: [B, hidden_dim]."""
         for conv in self.convs:
             x = conv(x)  # [B, 32, H/2, W/2] ... [B, 64, 4, 4]
-        x = F.relu(self.hidden(x.flatten(1)))  # [B, hidden_dim]
-        mu, logvar = self.head(x).float().chunk(2, dim=1)  # [B, latent_dim] each
+        return F.relu(self.hidden(x.flatten(1)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = self.head(self.features(x)).float().chunk(2, dim=1)  # [B, latent_dim] each
         return mu, logvar
 
 
@@ -86,6 +89,7 @@ class VAE(nn.Module):
         generator: draws the initial weights; the global one if None.
         latent_scale: factor of the first weights into and out of the latents, of the paper's
             networks. Where it is small, latents awake one after the other.
+        first_latents: how many have first weights other than 0, of the paper's networks; 0: all.
         encoder, decoder: in place of the paper's, with weights as they are; they map as `Encoder`
             and `Decoder` do.
     """
@@ -98,6 +102,7 @@ class VAE(nn.Module):
         generator: torch.Generator | None = None,
         *,
         latent_scale: float = 1.0,
+        first_latents: int = 0,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
     ) -> None:
@@ -107,10 +112,13 @@ class VAE(nn.Module):
         self.encoder = encoder or glorot_(Encoder(image_shape, latent_dim, hidden_dim), generator)
         self.decoder = decoder or glorot_(Decoder(image_shape, latent_dim, hidden_dim), generator)
         with torch.no_grad():
+            scales = torch.full((latent_dim,), latent_scale)
+            if first_latents:
+                scales[first_latents:] = 0
             if encoder is None:
-                self.encoder.head.weight.mul_(latent_scale)
+                self.encoder.head.weight.mul_(torch.cat([scales, scales])[:, None])
             if decoder is None:
-                self.decoder.hidden.weight.mul_(latent_scale)
+                self.decoder.hidden.weight.mul_(scales)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -192,6 +200,20 @@ class Discriminator(nn.Module):
 def standardized(z: Tensor) -> Tensor:
     """Codes [B, latent_dim] with a mean of 0 and a deviation of 1 of each latent over the batch."""
     return (z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6)
+
+
+def vae_of(
+    config: TrainConfig, image_shape: tuple[int, int, int], generator: torch.Generator
+) -> VAE:
+    """The VAE that a config asks for, with first weights."""
+    return VAE(
+        image_shape,
+        config.latent_dim,
+        config.hidden_dim,
+        generator,
+        latent_scale=config.latent_scale,
+        first_latents=config.first_latents,
+    )
 
 
 def discriminator_of(

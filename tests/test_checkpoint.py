@@ -173,25 +173,6 @@ MISFITS = [
 ]
 
 
-OF_BEST = {"loss": 1.0, "number": 1}
-MISFITS += [
-    ("best_start", lambda _: [], "its best_start is of type list"),
-    ("best_start", lambda _: {"loss": 1.0}, "best_start lacks its loss or its number"),
-    ("best_start", lambda _: {**OF_BEST, "loss": "low"}, "best_start lacks its loss"),
-    ("best_start", lambda _: OF_BEST, "it lacks best_start.vae_optimizer"),
-    (
-        "best_start",
-        lambda _: {**OF_BEST, "vae_optimizer": {}},
-        "it lacks best_start.disc_optimizer",
-    ),
-    (
-        "best_start",
-        lambda _: {**OF_BEST, "vae_optimizer": {}, "disc_optimizer": {}, "vae": {}},
-        "vae lacks encoder",
-    ),
-]
-
-
 @pytest.mark.parametrize(("way", "change", "told"), MISFITS)
 def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, way, change, told):
     state = copy.deepcopy({**trainer.state_dict(), "finished": False})

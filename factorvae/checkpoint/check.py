@@ -121,22 +121,8 @@ def _check_tensors(path: Path, checkpoint: dict, config: TrainConfig) -> None:
     if sizes // (2 if exported else 1) > path.stat().st_size:
         raise _Misfit(f"a model of its settings takes {sizes:,} bytes, and it has fewer")
 
-    _check_networks(checkpoint, vae, discriminator if has_discriminator else None, exported)
-    best = checkpoint.get("best_start")
-    if best is not None:
-        best = {**_of_type(checkpoint, "best_start", dict), "step": checkpoint["step"]}
-        if not isinstance(best.get("loss"), float) or not _is_int(best.get("number")):
-            raise _Misfit("best_start lacks its loss or its number")
-        for section in ("vae_optimizer", *(("disc_optimizer",) if has_discriminator else ())):
-            _of_type(best, section, dict, "best_start.")
-        _check_networks(best, vae, discriminator if has_discriminator else None, exported)
-
-
-def _check_networks(
-    checkpoint: dict, vae: nn.Module, discriminator: nn.Module | None, exported: bool
-) -> None:
     networks = [("vae", "vae_optimizer", vae)]
-    if discriminator is not None:
+    if has_discriminator:
         networks.append(("discriminator", "disc_optimizer", discriminator))
     for section, optimizer, network in networks:
         weights = _of_type(checkpoint, section, dict)

@@ -38,10 +38,9 @@ def total_steps(config: TrainConfig, num_images: int) -> int:
 
 def beyond(config: TrainConfig, until: int) -> list[str]:
     """The flags of what a run of so many steps does not come to, with their steps."""
-    steps = {name: getattr(config, name) for name in ("disc_batches_until", "anneal_until")}
-    steps |= {name: max(getattr(config, name) or (0,)) for name in ("turn_at", "wake_at")}
-    flags = [f"--{name} {step}" for name, step in steps.items() if step >= until]
-    return [f"the last of --starts {config.starts}"] * (config.chosen_at() >= until) + flags
+    steps = {"anneal_until": config.anneal_until}
+    steps |= {name: max(getattr(config, name) or (0,)) for name in ("add_at", "turn_at", "wake_at")}
+    return [f"--{name} {step}" for name, step in steps.items() if step >= until]
 
 
 def fit(
@@ -77,10 +76,11 @@ def fit(
         trainer.advance(steps)
         yield
         bar.advance(steps)
-        for text in trainer.take_news():
-            if log:
-                log.note(text)
-                bar.say(text)
+        fault = trainer.launcher.take_fault()
+        if fault and log:
+            text = f"steps are made one by one: they could not be recorded ({fault})"
+            log.note(text)
+            bar.say(text)
         at_row = trainer.steps_done % config.log_every == 0 or trainer.steps_done == until
         if at_row:
             trainer.wait()

@@ -15,7 +15,7 @@ from factorvae.datasets import Dataset
 from factorvae.datasets.table import OwnImages, as_dataset
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
-from factorvae.models import VAE, Decoder, Encoder, discriminator_of
+from factorvae.models import VAE, Decoder, Encoder, discriminator_of, vae_of
 from factorvae.objective import (
     discriminator_accuracy,
     discriminator_loss,
@@ -28,7 +28,7 @@ from factorvae.objective import (
 from factorvae.penalties import Penalty, bind_penalty
 from factorvae.run_log import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
 from factorvae.schedule import geometric
-from factorvae.training import starts, turning, waking
+from factorvae.training import turning, waking
 from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
@@ -85,24 +85,19 @@ class Trainer:
         self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
-        self.vae = vae or VAE(
-            dataset.image_shape,
-            config.latent_dim,
-            config.hidden_dim,
-            weights,
-            latent_scale=config.latent_scale,
-        )
+        self.vae = vae or vae_of(config, dataset.image_shape, weights)
         _check_fits(self.vae, config, dataset)
         self.vae.to(device)
         self.vae_parameters = list(self.vae.parameters())
         self.vae_optimizer = self._adam(self.vae_parameters, config.lr, (0.9, 0.999))
         self._vae = world.parallel(self.vae)
-
-        steps, chosen_at = config.start_steps, config.chosen_at()
-        self.starts_end_at = range(steps, chosen_at + 1, steps) if chosen_at else ()
         self.turn_at, self.wake_at = config.turn_at or (), config.wake_at or ()
-        self.best_start: dict[str, object] | None = None  # of those that have ended
-        self._news: list[str] = []
+        self.add_at = config.add_at or ()
+        self.trained = None  # which latents are, 1 or 0, where not all of them are from the start
+        if config.first_latents:
+            self.trained = torch.empty(config.latent_dim, device=device)
+            self._open_latents()
+
         self.anneals = config.beta_start is not None or config.gamma_start is not None
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
@@ -178,6 +173,8 @@ class Trainer:
         loss = recon + beta * kl + gamma * penalty  # Eq. 2
         self.vae_optimizer.zero_grad()
         loss.backward(inputs=self.vae_parameters)
+        if self.trained is not None:
+            self._hold_back()
         self.vae_optimizer.step()
         figures = [recon, kl]
         if self.penalty:
@@ -188,9 +185,7 @@ class Trainer:
                 mu2, logvar2 = self.vae.encode(x2.to(dtype))  # by the encoder just updated
                 z2 = reparameterize(mu2, logvar2, self._noise())
                 # over the whole batch: in a world of several, codes of all processes change places
-                joint, z2 = seen, self.world.all_gather_rows(z2)
-                if self._remembers():
-                    joint, z2 = self.discriminator.remember(joint, z2)
+                joint, z2 = self.discriminator.remember(seen, self.world.all_gather_rows(z2))
                 z_perm = permute_dims(z2, self.generator)
                 if not self.whole_codes:
                     z_perm = z_perm[self.shard]
@@ -214,10 +209,22 @@ class Trainer:
             geometric(config.gamma_start, config.gamma, *when),
         )
 
-    def _remembers(self) -> bool:
-        """Whether the discriminator trains on codes of steps before, too, in this step."""
-        until = self.config.disc_batches_until
-        return until == 0 or self.steps_done < until
+    def _hold_back(self) -> None:
+        """Latents that wait for the first waking keep their weights of 0."""
+        head, hidden = self.vae.encoder.head, self.vae.decoder.hidden
+        rows = self.trained.repeat(2)  # of the head: those of mu, then those of logvar
+        head.weight.grad.mul_(rows[:, None])
+        head.bias.grad.mul_(rows)
+        hidden.weight.grad.mul_(self.trained)
+
+    def _open_latents(self) -> None:
+        """Say which latents are trained from here on; all of them after the first waking."""
+        if self.trained is None:
+            return
+        woken = any(step < self.steps_done for step in self.wake_at)
+        added = sum(step < self.steps_done for step in self.add_at)
+        waiting = slice(self.config.first_latents + added, None)
+        self.trained.fill_(1)[waiting] = 1 if woken else 0
 
     def _noise(self) -> Tensor:
         """N(0, I) for this process's part of a batch, of which every process draws the whole."""
@@ -229,26 +236,21 @@ class Trainer:
         until = self.steps_done + steps
         with self.launcher.on_stream():
             while self.steps_done < until:
-                if self.steps_done in self.starts_end_at:
-                    self._end_start()
-                if self.steps_done == self.config.disc_batches_until:
-                    self.launcher.forget()  # a step is another one from here
                 if self.steps_done in self.turn_at:
                     self._turn()
+                if self.steps_done in self.add_at:
+                    self._add()
                 if self.steps_done in self.wake_at:  # before a step that trains them
                     self._wake()
                 if self.device.type == "cpu":
                     self.generator.manual_seed(self._next_seed())
                 if self.batches.on_host:
                     self.batches.read(self._next_seed())
-                made = self.launcher(self._draw_and_step, self._steps_until(until))
+                events = (*self.turn_at, *self.add_at, *self.wake_at)
+                ahead = [step for step in events if step > self.steps_done]
+                made = self.launcher(self._draw_and_step, min([until, *ahead]) - self.steps_done)
                 self.steps_done += made
                 self.figures.steps += made
-
-    def _steps_until(self, until: int) -> int:
-        """Steps before something else is to be done, at step `until` at the latest."""
-        events = (*self.starts_end_at, *self.turn_at, *self.wake_at, self.config.disc_batches_until)
-        return min([until, *(s for s in events if s > self.steps_done)]) - self.steps_done
 
     def _draw_and_step(self) -> None:
         """All that a step does on the device."""
@@ -256,48 +258,6 @@ class Trainer:
         self.figures.add(self.step(x1, x2))
         if self.penalty or self.anneals:
             self.steps_made += 1
-
-    def _end_start(self) -> None:
-        """Another start begins, or the best of all goes on; in every process alike."""
-        config, last = self.config, self.config.chosen_at()
-        number = self.steps_done // config.start_steps
-        same_images = torch.Generator().manual_seed(derive_seed(config.seed, last))
-        beta = float(self._weights()[0])
-        parts = self._some_images(starts.NUM_IMAGES, same_images)
-        loss = self.world.broadcast_from_rank0(
-            lambda: starts.loss_of(self.vae, parts, beta, same_images)
-        )
-        if self.best_start is None or loss < self.best_start["loss"]:
-            kept = copy.deepcopy(self._networks_state())
-            self.best_start = {"loss": loss, "number": number, **kept}
-        told = f"start {number} of {config.starts}: reconstruction + {beta:g} KL = {loss:.1f}"
-        if self.steps_done == last:
-            told += f"; start {self.best_start['number']} goes on"
-            self._load_networks(self.best_start)
-            self.best_start = None
-        else:
-            self._begin_anew(self._last_generator())
-        self._news.append(told)
-        self.launcher.forget()  # moments are other tensors now
-
-    def _begin_anew(self, weights: torch.Generator) -> None:
-        """The first weights that this generator draws, in the place of these; no moments."""
-        config, shape = self.config, self.vae.image_shape
-        scale = config.latent_scale
-        vae = VAE(shape, config.latent_dim, config.hidden_dim, weights, latent_scale=scale)
-        self.vae.load_state_dict(vae.state_dict())
-        self.vae_optimizer.state.clear()
-        if self.discriminator:
-            self.discriminator.load_state_dict(discriminator_of(config, weights).state_dict())
-            self.disc_optimizer.state.clear()
-
-    def take_news(self) -> list[str]:
-        """Lines that a log should have, each told once."""
-        fault = self.launcher.take_fault()
-        if fault:
-            self._news.append(f"steps are made one by one: they could not be recorded ({fault})")
-        news, self._news = self._news, []
-        return news
 
     def _turn(self) -> None:
         """Turn latents to where they are independent, in every process alike."""
@@ -314,6 +274,16 @@ class Trainer:
         generator = self._last_generator()
         images = torch.cat([*self._some_images(waking.NUM_IMAGES, generator)])
         waking.wake_latents(self.vae, self.vae_optimizer, images, generator)
+        if self.trained is not None:
+            self.trained.fill_(1)
+
+    def _add(self) -> None:
+        """One more latent begins, in every process alike."""
+        latent = self.config.first_latents + self.add_at.index(self.steps_done)
+        generator = self._last_generator()
+        images = torch.cat([*self._some_images(turning.NUM_IMAGES, generator)])
+        waking.add_latent(self.vae, latent, images, generator)
+        self.trained[latent] = 1
 
     def _last_generator(self) -> torch.Generator:
         """On the CPU, by the seed of the last step."""
@@ -359,42 +329,32 @@ class Trainer:
             "config": asdict(self.config),
             "dataset": describe_dataset(self.dataset, self.config.dataset_options()),
             "step": self.steps_done,
-            **self._networks_state(),
-            "best_start": self.best_start,
+            "vae": self.vae.state_dict(),
+            "vae_optimizer": self.vae_optimizer.state_dict(),
+            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
+            "disc_optimizer": self.disc_optimizer.state_dict() if self.discriminator else None,
             "generator": self.generator.get_state(),
             **self.figures.state_dict(),
             "threads": torch.get_num_threads(),
             "torch_version": str(torch.__version__),
         }
 
-    def _networks_state(self) -> dict[str, object]:
-        """The networks with their moments."""
-        return {
-            "vae": self.vae.state_dict(),
-            "vae_optimizer": self.vae_optimizer.state_dict(),
-            "discriminator": self.discriminator.state_dict() if self.discriminator else None,
-            "disc_optimizer": self.disc_optimizer.state_dict() if self.discriminator else None,
-        }
-
     def load_state_dict(self, state: dict) -> None:
         """Go on from a checkpoint of the same settings, whatever device it was made on."""
         self.steps_done = state["step"]
         self.steps_made.fill_(self.steps_done)
-        self._load_networks(state)
-        self.best_start = copy.deepcopy(state.get("best_start"))
+        self.vae.load_state_dict(state["vae"])
+        _load_moments(self.vae_optimizer, state["vae_optimizer"])
+        if self.discriminator:
+            self.discriminator.load_state_dict(state["discriminator"])
+            _load_moments(self.disc_optimizer, state["disc_optimizer"])
+        self._open_latents()
         if state["generator"].shape == self.generator.get_state().shape:  # of the same device
             self.generator.set_state(state["generator"])
         else:
             self.generator.manual_seed(self._next_seed())
         self.figures.load_state_dict(state, self.steps_done % self.config.log_every)
         self.launcher.forget()
-
-    def _load_networks(self, state: dict) -> None:
-        self.vae.load_state_dict(state["vae"])
-        _load_moments(self.vae_optimizer, state["vae_optimizer"])
-        if self.discriminator:
-            self.discriminator.load_state_dict(state["discriminator"])
-            _load_moments(self.disc_optimizer, state["disc_optimizer"])
 
 
 def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
@@ -404,12 +364,8 @@ def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
     if vae.latent_dim != config.latent_dim:
         raise UserError(f"the VAE has {vae.latent_dim} latents, latent_dim is {config.latent_dim}")
     papers = type(vae.encoder) is Encoder and type(vae.decoder) is Decoder
-    for name, used in (
-        ("starts", config.starts > 1),
-        ("turn_at", config.turn_at),
-        ("wake_at", config.wake_at),
-    ):
-        if used and not papers:
+    for name in ("first_latents", "turn_at", "wake_at"):
+        if getattr(config, name) and not papers:
             raise UserError(f"{name} is for the paper's encoder and decoder only")
     if config.stratified and config.batch_size > len(dataset):
         raise UserError(f"stratified: a batch of {config.batch_size} of {len(dataset)} images")

@@ -299,10 +299,7 @@ WOKEN = {"latent_scale": 1e-3, "wake_at": (4,), "turn_at": (5,)}
 OF_ALL_CODES = {"disc_standardize": True, "disc_batches": 3, "turn_at": (2,)}
 
 
-STARTED = {"starts": 2, "start_steps": 2, "disc_batches": 3, "disc_batches_until": 5}
-
-
-@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN, OF_ALL_CODES, STARTED])
+@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN, OF_ALL_CODES])
 def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
     config = dataclasses.replace(SMALL, **changes)
     train(sprites, tmp_path / "whole", config, 6)
@@ -341,9 +338,6 @@ def test_what_a_run_of_so_many_steps_does_not_come_to():
     config = TrainConfig(beta_start=4.0, anneal_until=5, turn_at=(2, 4), wake_at=(6,))
     assert beyond(config, 7) == beyond(TrainConfig(), 1) == []
     assert beyond(config, 6) == ["--wake_at 6"]
-    config_of_starts = TrainConfig(starts=2, start_steps=3, disc_batches_until=8)
-    assert beyond(config_of_starts, 7) == ["--disc_batches_until 8"]
-    assert beyond(config_of_starts, 6)[0] == "the last of --starts 2"
     assert beyond(config, 4) == ["--anneal_until 5", "--turn_at 4", "--wake_at 6"]
 
 
@@ -495,9 +489,7 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
 
 
 @needs_cuda
-@pytest.mark.parametrize(
-    "changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}, WOKEN, OF_ALL_CODES]
-)
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}, WOKEN])
 def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, same_convolutions, changes):
     config = dataclasses.replace(SMALL, lr=1e-3, **changes)
     eager, graphed = (on_cuda(config, sprites, graphs) for graphs in (False, True))
@@ -506,16 +498,6 @@ def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, same_conv
     assert_same_bits(eager, graphed)
     assert set(graphed.launcher.graphs.recordings) == {2, 1}
     assert graphed.figures.finite_steps.tolist() == [6] * len(graphed.figures.names)
-
-
-@needs_cuda
-def test_cuda_graphs_are_recorded_anew_for_every_start(sprites, same_convolutions):
-    config = dataclasses.replace(SMALL, lr=1e-3, starts=2, start_steps=6, **OF_ALL_CODES)
-    config = dataclasses.replace(config, turn_at=(12,), disc_batches_until=18)
-    eager, graphed = (on_cuda(config, sprites, graphs) for graphs in (False, True))
-    for trainer in (eager, graphed):
-        trainer.advance(24)
-    assert_same_bits(eager, graphed)
 
 
 @needs_cuda
