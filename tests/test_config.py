@@ -79,12 +79,12 @@ def test_a_recipe_fills_what_flags_and_method_leave_unset():
         assert recipe == parsed(*recipe_flags(name)) == TrainConfig(**RECIPES[name])
     for method in ("annealed", "dipvae1", "dipvae2"):  # gamma_start is of the total correlation
         assert parsed("--preset", "fast", "--method", method).gamma_start is None
-    assert parsed("--preset", "fast", "--method", "btcvae").gamma_start == 50.0
+    assert parsed("--preset", "fast", "--method", "btcvae").gamma_start == 100.0
     none = parsed("--preset", "fast", "--beta_start", "0", "--gamma_start", "0")
     assert (none.beta_start, none.gamma_start) == (None, None)
     assert (none.anneal_from, none.anneal_until) == (0, 0)
     flat = parsed("--preset", "fast", "--beta_start", "0")
-    assert (flat.beta_start, flat.gamma_start, flat.anneal_until) == (None, 50.0, 12000)
+    assert (flat.beta_start, flat.gamma_start, flat.anneal_until) == (None, 100.0, 10000)
     betavae = parsed("--preset", "fast", "--beta", "4", "--gamma", "0")
     assert (betavae.method, betavae.beta_start, betavae.beta) == ("betavae", 4.0, 4.0)
 

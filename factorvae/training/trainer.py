@@ -28,7 +28,7 @@ from factorvae.objective import (
 from factorvae.penalties import Penalty, bind_penalty
 from factorvae.run_log import DISCRIMINATOR_COLUMNS, PENALTY_COLUMNS
 from factorvae.schedule import geometric
-from factorvae.training import turning, waking
+from factorvae.training import adding, turning, waking
 from factorvae.training.batches import Batches
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH, Launcher
 from factorvae.training.distributed import ALONE, World
@@ -85,6 +85,8 @@ class Trainer:
         self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
+        if vae is not None and config.first_latents:
+            raise UserError("first_latents is for a VAE that begins here, with weights of 0")
         self.vae = vae or vae_of(config, dataset.image_shape, weights)
         _check_fits(self.vae, config, dataset)
         self.vae.to(device)
@@ -210,7 +212,7 @@ class Trainer:
         )
 
     def _hold_back(self) -> None:
-        """Latents that wait for the first waking keep their weights of 0."""
+        """Latents that wait keep their weights of 0, and say nothing."""
         head, hidden = self.vae.encoder.head, self.vae.decoder.hidden
         rows = self.trained.repeat(2)  # of the head: those of mu, then those of logvar
         head.weight.grad.mul_(rows[:, None])
@@ -281,8 +283,8 @@ class Trainer:
         """One more latent begins, in every process alike."""
         latent = self.config.first_latents + self.add_at.index(self.steps_done)
         generator = self._last_generator()
-        images = torch.cat([*self._some_images(turning.NUM_IMAGES, generator)])
-        waking.add_latent(self.vae, latent, images, generator)
+        images = torch.cat([*self._some_images(adding.NUM_IMAGES, generator)])
+        adding.add_latent(self.vae, latent, images, generator)
         self.trained[latent] = 1
 
     def _last_generator(self) -> torch.Generator:
@@ -364,7 +366,7 @@ def _check_fits(vae: VAE, config: TrainConfig, dataset: Dataset) -> None:
     if vae.latent_dim != config.latent_dim:
         raise UserError(f"the VAE has {vae.latent_dim} latents, latent_dim is {config.latent_dim}")
     papers = type(vae.encoder) is Encoder and type(vae.decoder) is Decoder
-    for name in ("first_latents", "turn_at", "wake_at"):
+    for name in ("turn_at", "wake_at"):
         if getattr(config, name) and not papers:
             raise UserError(f"{name} is for the paper's encoder and decoder only")
     if config.stratified and config.batch_size > len(dataset):

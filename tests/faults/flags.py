@@ -79,6 +79,10 @@ stray | unrecognized arguments: stray
 --gamma_start x | --gamma_start & 'x'
 --latent_scale 0 | --latent_scale must be greater than 0, not 0.0
 --latent_scale 1e9 | --latent_scale must be at most 100
+--first_latents -1 | --first_latents must be at least 0, not -1
+--first_latents 11 | --first_latents 11 and 0 of --add_at are more than --latent_dim 3
+--add_at 5 | --add_at needs --first_latents
+--add_at soon | --add_at & 'soon'
 --wake_at -1 | --wake_at must be at least 0, not -1
 --wake_at soon | --wake_at & 'soon'
 --turn_at -1 | --turn_at must be at least 0, not -1

@@ -299,7 +299,10 @@ WOKEN = {"latent_scale": 1e-3, "wake_at": (4,), "turn_at": (5,)}
 OF_ALL_CODES = {"disc_standardize": True, "disc_batches": 3, "turn_at": (2,)}
 
 
-@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN, OF_ALL_CODES])
+WAITING = {"first_latents": 2, "add_at": (2,), "wake_at": (4,)}
+
+
+@pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN, OF_ALL_CODES, WAITING])
 def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
     config = dataclasses.replace(SMALL, **changes)
     train(sprites, tmp_path / "whole", config, 6)
@@ -489,7 +492,7 @@ def test_cuda_steps_agree_with_the_cpu_and_wait_for_nothing(sprites):
 
 
 @needs_cuda
-@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}, WOKEN])
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"gamma": 0.0}, WOKEN, WAITING])
 def test_cuda_graphs_make_the_steps_that_the_eager_path_makes(sprites, same_convolutions, changes):
     config = dataclasses.replace(SMALL, lr=1e-3, **changes)
     eager, graphed = (on_cuda(config, sprites, graphs) for graphs in (False, True))

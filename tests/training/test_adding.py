@@ -1,0 +1,126 @@
+"""Latents that wait, and begin one after the other."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from factorvae.config import TrainConfig, parse
+from factorvae.errors import UserError
+from factorvae.models import VAE
+from factorvae.objective import kl_per_latent
+from factorvae.training.adding import add_latent, least_explained
+from factorvae.training.trainer import Trainer
+from factorvae.training.waking import STD
+from tests.helpers import same_state
+
+SMALL = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4)
+WAITING = dataclasses.replace(SMALL, first_latents=2, add_at=(3, 5), wake_at=(7,))
+
+
+def weights_of(vae):
+    """Those of each latent, [latent_dim, all of them]."""
+    head, hidden = vae.encoder.head, vae.decoder.hidden
+    rows = torch.cat([head.weight, head.bias[:, None]], dim=1).chunk(2)
+    return torch.cat([*rows, hidden.weight.T], dim=1).detach().clone()
+
+
+def test_the_direction_that_codes_tell_least_of_is_found():
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = torch.randn(3, 2000, generator=generator)
+    hidden = 0.3 * c  # small, but no function of a and b
+    sources = torch.stack([a, b, a * b, a.square() * b, b.square() - a, hidden], dim=1)
+    mixed = sources @ torch.randn(6, 8, generator=generator) + 5
+    codes = torch.stack([2 * a + b, b - 3], dim=1)
+    found = mixed @ least_explained(mixed, codes)
+    assert torch.corrcoef(torch.stack([found, hidden]))[0, 1].abs() > 0.99
+    found = mixed @ least_explained(mixed, codes[:, 1:])  # a is not told either, and wider
+    assert torch.corrcoef(torch.stack([found, hidden]))[0, 1].abs() < 0.9
+    still = torch.ones(2000, 1)  # a code that tells nothing
+    assert least_explained(mixed, still).isfinite().all()
+    assert least_explained(torch.ones(2000, 8), codes).isfinite().all()
+
+
+def test_a_latent_is_added_and_the_others_stay(sprites):
+    vae = VAE((1, 64, 64), 5, 16, torch.Generator().manual_seed(0), first_latents=2)
+    images = sprites.batch(torch.arange(0, 400, 2))
+    before = weights_of(vae)
+    others = {name: weight.clone() for name, weight in vae.state_dict().items()}
+    assert not before[2:].any() and before[:2].any(dim=1).all()
+    add_latent(vae, 2, images, torch.Generator().manual_seed(1))
+    after = weights_of(vae)
+    added = [0, 1, 3, 4]
+    assert torch.equal(after[added], before[added])
+    with torch.no_grad():
+        mu, logvar = vae.encode(images)
+    assert abs(float(mu[:, 2].mean())) < 1e-4
+    assert float(mu[:, 2].std()) == pytest.approx(STD, rel=1e-3)
+    assert not logvar[:, 2:].any() and not mu[:, 3:].any()
+    assert vae.decoder.hidden.weight[:, 2].all()
+    for name in {*others} - {"encoder.head.weight", "encoder.head.bias", "decoder.hidden.weight"}:
+        assert torch.equal(vae.state_dict()[name], others[name])
+
+
+def test_latents_wait_until_they_are_added_or_woken(sprites):
+    trainer = Trainer(WAITING, sprites)
+    begun = []
+    for _ in range(9):
+        trainer.advance()
+        begun.append(int(weights_of(trainer.vae).any(dim=1).sum()))
+    assert begun == [2, 2, 2, 3, 3, 4, 4, 10, 10]
+    trainer = Trainer(WAITING, sprites)
+    trainer.advance(3)
+    mu, logvar = trainer.vae.encode(sprites.batch(torch.arange(64)))
+    assert not kl_per_latent(mu, logvar)[2:].any()
+    before = weights_of(trainer.vae)
+    trainer.advance(4)
+    assert (weights_of(trainer.vae)[:2] != before[:2]).any(dim=1).all()
+    only = Trainer(dataclasses.replace(SMALL, first_latents=3, add_at=(2,)), sprites)
+    only.advance(6)  # without a waking the others never begin
+    assert weights_of(only.vae).any(dim=1).tolist() == 4 * [True] + 6 * [False]
+
+
+def test_all_of_a_step_happens_in_its_order(sprites, monkeypatch):
+    done = []
+    for name in ("turning.turn_latents", "adding.add_latent"):
+        monkeypatch.setattr(
+            f"factorvae.training.{name}", lambda *given, name=name: done.append((name, given[1]))
+        )
+    config = dataclasses.replace(SMALL, first_latents=2, add_at=(2, 1), turn_at=(2,))
+    Trainer(config, sprites).advance(4)
+    assert [name for name, _ in done] == ["adding.add_latent", "turning.turn_latents"] + [
+        "adding.add_latent"
+    ]
+    assert [latent for name, latent in done if "add" in name] == [2, 3]
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4, 5, 7, 8])
+def test_a_run_that_is_gone_on_with_knows_who_waits(sprites, stop):
+    whole, parts, resumed = (Trainer(WAITING, sprites) for _ in range(3))
+    whole.advance(9)
+    parts.advance(stop)
+    resumed.load_state_dict(copy.deepcopy(parts.state_dict()))
+    resumed.advance(9 - stop)
+    assert same_state(resumed.state_dict(), whole.state_dict())
+
+
+def test_what_does_not_fit_is_refused():
+    def refused(words):
+        with pytest.raises(UserError) as raised:
+            parse(TrainConfig, "", words.split())
+        return str(raised.value)
+
+    assert "--add_at needs --first_latents" in refused("--add_at 5")
+    assert "more than --latent_dim 3" in refused("--latent_dim 3 --first_latents 2 --add_at 5 6")
+    assert "more than --latent_dim 10" in refused("--first_latents 11")
+    told = refused("--first_latents 2 --add_at 5 9 --wake_at 20 9")
+    assert told == "--add_at 9 is not before --wake_at 9, where all that wait begin"
+    config = parse(TrainConfig, "", "--first_latents 2 --add_at 8 5 --wake_at 9".split())
+    assert config.add_at == (5, 8)
+
+
+def test_a_vae_of_ones_own_has_none_that_wait(sprites):
+    vae = VAE((1, 64, 64), 10, 16)  # the paper's, but its weights are not 0
+    with pytest.raises(UserError, match="first_latents is for a VAE that begins here"):
+        Trainer(dataclasses.replace(SMALL, first_latents=2), sprites, vae=vae)
