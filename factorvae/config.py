@@ -47,7 +47,7 @@ RECIPES: dict[str, dict[str, object]] = {
         **{"disc_width": 300, "disc_standardize": True, "lr": 6e-4, "lr_disc": 1e-3},
         **{"latent_scale": 0.1, "first_latents": 2, "add_at": (1500,)},
         **{"beta_start": 4.0, "gamma_start": 100.0, "anneal_from": 2500, "anneal_until": 10000},
-        **{"turn_at": (1500, 2500, 5000), "wake_at": (5000, 8000)},
+        **{"turn_at": (1500, 2500, 5000), "wake_at": (5000, 8000, 10000, 12000)},
         **{"max_steps": 20000, "num_epochs": 1_000_000},  # so many steps of however little data
     },
 }
@@ -69,6 +69,7 @@ DEAD_STD = 0.05
 
 IMAGE_SIZES = (32, 64, 128, 256)  # sides that the networks take
 MOST_THREADS = 1024
+MOST_CODES = 16  # beside which a latent is added: their cubic polynomials have 969 terms
 WIDEST = 10**9  # of a layer: whether the memory suffices is asked later, of all layers together
 
 
@@ -253,7 +254,7 @@ class TrainConfig(Config):
         None,
         "optimisation",
         "steps after which one more latent than --first_latents begins, with what those before "
-        "it do not tell; 0: never",
+        "it do not tell, each step once; 0: never",
         minimum=0,
     )
     turn_at: tuple[int, ...] | None = option(
@@ -351,18 +352,21 @@ class TrainConfig(Config):
 
     def _check_latents(self) -> None:
         """Raise UserError where latents that wait do not fit with when they begin."""
-        added = self.add_at or ()
-        if added and not self.first_latents:
+        first, added = self.first_latents, len(self.add_at or ())
+        if added and not first:
             raise UserError("--add_at needs --first_latents, beside which latents are added")
-        if self.first_latents + len(added) > self.latent_dim:
+        if first + added > self.latent_dim:
+            more = f" and {added} more by --add_at are" if added else " is"
             raise UserError(
-                f"--first_latents {self.first_latents} and {len(added)} of --add_at are more than "
-                f"--latent_dim {self.latent_dim}"
+                f"--first_latents {first}{more} more than --latent_dim {self.latent_dim}; "
+                "--first_latents 0 lets all begin at once"
             )
-        if added and self.wake_at and added[-1] >= self.wake_at[0]:
+        if added and first + added - 1 > MOST_CODES:
+            raise UserError(f"--add_at adds a latent beside {MOST_CODES} others at most")
+        if added and self.wake_at and self.add_at[-1] >= self.wake_at[0]:
             raise UserError(
-                f"--add_at {added[-1]} is not before --wake_at {self.wake_at[0]}, where all that "
-                "wait begin"
+                f"--add_at {self.add_at[-1]} is not before --wake_at {self.wake_at[0]}, where all "
+                "that wait begin"
             )
 
     def dataset_options(self) -> dict[str, object]:
@@ -546,6 +550,8 @@ def _filled(cls: type[C], given: dict[str, object]) -> C:
     known = {field.name for field in dataclasses.fields(cls)}
     presets = preset(given["dataset"]) if "dataset" in given else {}
     presets = {**presets, **RECIPES.get(given.get("preset"), {})}
+    if given.get("first_latents") == 0:  # none waits, and so none is added
+        presets.pop("add_at", None)
     if "method" in known:
         name = given.get("method", cls.method)
         method = METHODS.get(name, Method())  # the check below tells

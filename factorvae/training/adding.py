@@ -5,6 +5,7 @@ correlation tells nothing. One that begins when others are settled has no part i
 """
 
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,39 +15,52 @@ from factorvae.training.waking import STD, first_weights
 
 NUM_IMAGES = 4096  # by which it is told what the others tell
 FLOOR = 0.01  # of the features' mean variance, added to what is told of them
+LEAST_RATIO = 0.01  # of what is left to what is told, below which nothing is left
 
 
 @torch.no_grad()
-def add_latent(vae: VAE, latent: int, images: Tensor, generator: torch.Generator) -> None:
-    """Let a latent whose weights are 0 begin, in place, with what those before it do not tell.
-
-    Its means become the linear function of the encoder's last features of which they tell least,
-    centred and of deviation STD.
+def untold_direction(vae: VAE, latent: int, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What a latent is to begin with: the function of the images that those before it tell least.
 
     Args:
-        vae: with the paper's encoder and decoder.
-        latent: its number; those before it are trained, those behind it are not.
-        images: of the training data, [N, C, H, W].
-        generator: draws the decoder's column, on the CPU.
+        vae: with the paper's encoder.
+        latent: its number; those before it are trained.
+        parts: images of the training data, [B, C, H, W] each.
+
+    Returns:
+        Weights of the encoder's last features and a bias, [hidden_dim] and [], on the CPU, which
+        make means of deviation STD around 0; all 0 where the others tell everything.
+    """
+    encoder = vae.encoder
+    images = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+    features = torch.cat([*map(encoder.features, images)])  # [N, hidden_dim]
+    row = least_told(features, encoder.head(features)[:, :latent])  # [hidden_dim]
+    means = features.cpu() @ row  # [N]
+    row *= STD / means.std().clamp_min(1e-6)
+    return row, -features.cpu().mean(dim=0) @ row
+
+
+@torch.no_grad()
+def add_latent(
+    vae: VAE, latent: int, row: Tensor, bias: Tensor, generator: torch.Generator
+) -> None:
+    """Let a latent whose weights are 0 begin with what `untold_direction` found, in place.
+
+    The decoder's column is drawn by the generator, on the CPU.
     """
     head, hidden = vae.encoder.head, vae.decoder.hidden
-    images = images.contiguous(memory_format=torch.channels_last)
-    features = torch.cat([*map(vae.encoder.features, images.split(64))])  # [N, hidden_dim]
-    row = least_explained(features, head(features)[:, :latent])  # [hidden_dim]
-    means = features @ row  # [N]
-    scale = STD / means.std().clamp_min(1e-6)
-    head.weight[latent].copy_(row * scale)
-    head.bias[latent].copy_(-means.mean() * scale)
+    head.weight[latent].copy_(row)
+    head.bias[latent].copy_(bias)
     hidden.weight[:, latent].copy_(first_weights(hidden.weight, generator)[:, latent])
 
 
-def least_explained(features: Tensor, codes: Tensor) -> Tensor:
-    """The weights [F] of features [N, F] whose sum is told least by codes [N, K].
+def least_told(features: Tensor, codes: Tensor) -> Tensor:
+    """The weights [F] of features [N, F] whose sum is told least by codes [N, K], on the CPU.
 
     Told is what a cubic polynomial of the codes tells. The ratio of the variance that is left to
-    the one that is told is the largest, a generalised eigenvalue.
+    the one that is told is the largest, a generalised eigenvalue; where hardly any is left, 0.
     """
-    device, features, codes = features.device, features.double().cpu(), codes.double().cpu()
+    features, codes = features.double().cpu(), codes.double().cpu()
     features = features - features.mean(dim=0)
     terms = _cubic_terms(codes)  # [N, T]
     told = terms @ torch.linalg.lstsq(terms, features).solution  # [N, F]
@@ -55,8 +69,10 @@ def least_explained(features: Tensor, codes: Tensor) -> Tensor:
     floor = FLOOR * (left + told).diagonal().mean().clamp_min(1e-12)
     root = torch.linalg.cholesky(told + floor * torch.eye(len(told)))
     inverse = torch.linalg.inv(root)
-    directions = torch.linalg.eigh(inverse @ left @ inverse.T).eigenvectors
-    return (inverse.T @ directions[:, -1]).float().to(device)
+    ratios, directions = torch.linalg.eigh(inverse @ left @ inverse.T)
+    row = inverse.T @ directions[:, -1]
+    row *= row[row.abs().argmax()].sign() / row.norm()  # an eigenvector has no sign or size
+    return (row * (ratios[-1] > LEAST_RATIO)).float()
 
 
 def _cubic_terms(codes: Tensor) -> Tensor:

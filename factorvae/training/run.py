@@ -150,6 +150,9 @@ class Run:
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
             if self.steps < self.until and (flags := beyond(config, self.until)):
                 say(f"it ends before {', '.join(flags)}")
+            waiting = config.latent_dim - config.first_latents - len(config.add_at or ())
+            if config.first_latents and waiting and not config.wake_at:
+                say(f"{waiting} of {config.latent_dim} latents never begin: --wake_at is unset")
             first, start = self.steps, time.monotonic()
             yield from self._fit(trainer, log, stop, bar)
             rate = (trainer.steps_done - first) / (time.monotonic() - start)

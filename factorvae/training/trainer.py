@@ -281,10 +281,13 @@ class Trainer:
 
     def _add(self) -> None:
         """One more latent begins, in every process alike."""
+        self.check_weights()  # before they go into products that NaN breaks off
         latent = self.config.first_latents + self.add_at.index(self.steps_done)
-        generator = self._last_generator()
-        images = torch.cat([*self._some_images(adding.NUM_IMAGES, generator)])
-        adding.add_latent(self.vae, latent, images, generator)
+        parts = self._some_images(adding.NUM_IMAGES, self._last_generator())
+        row, bias = self.world.broadcast_from_rank0(
+            lambda: adding.untold_direction(self.vae, latent, parts)
+        )
+        adding.add_latent(self.vae, latent, row, bias, self._last_generator())
         self.trained[latent] = 1
 
     def _last_generator(self) -> torch.Generator:

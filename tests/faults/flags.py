@@ -80,7 +80,9 @@ stray | unrecognized arguments: stray
 --latent_scale 0 | --latent_scale must be greater than 0, not 0.0
 --latent_scale 1e9 | --latent_scale must be at most 100
 --first_latents -1 | --first_latents must be at least 0, not -1
---first_latents 11 | --first_latents 11 and 0 of --add_at are more than --latent_dim 3
+--first_latents 11 | --first_latents 11 is more than --latent_dim 3
+--first_latents 2 --add_at 5 6 | --first_latents 2 and 2 more by --add_at are more than
+--first_latents 1 --add_at 9 --wake_at 9 | --add_at 9 is not before --wake_at 9
 --add_at 5 | --add_at needs --first_latents
 --add_at soon | --add_at & 'soon'
 --wake_at -1 | --wake_at must be at least 0, not -1

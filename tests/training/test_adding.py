@@ -10,7 +10,7 @@ from factorvae.config import TrainConfig, parse
 from factorvae.errors import UserError
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent
-from factorvae.training.adding import add_latent, least_explained
+from factorvae.training.adding import add_latent, least_told, untold_direction
 from factorvae.training.trainer import Trainer
 from factorvae.training.waking import STD
 from tests.helpers import same_state
@@ -26,40 +26,68 @@ def weights_of(vae):
     return torch.cat([*rows, hidden.weight.T], dim=1).detach().clone()
 
 
+def told_by(codes, values):
+    """The share of the variance of values [N] that a cubic polynomial of codes [N, 2] tells."""
+    a, b = codes.double().T
+    terms = torch.stack([a**i * b**j for i in range(4) for j in range(4 - i)], dim=1)
+    values = (values - values.mean()).double()
+    told = terms @ torch.linalg.lstsq(terms, values[:, None]).solution
+    return float(told.square().sum() / values.square().sum())
+
+
 def test_the_direction_that_codes_tell_least_of_is_found():
     generator = torch.Generator().manual_seed(0)
-    a, b, c = torch.randn(3, 2000, generator=generator)
+    a, b, c, noise = torch.randn(4, 2000, generator=generator)
     hidden = 0.3 * c  # small, but no function of a and b
     sources = torch.stack([a, b, a * b, a.square() * b, b.square() - a, hidden], dim=1)
     mixed = sources @ torch.randn(6, 8, generator=generator) + 5
+    mixed = torch.cat([mixed, 1e-3 * noise[:, None]], dim=1)  # not told either, but next to nothing
     codes = torch.stack([2 * a + b, b - 3], dim=1)
-    found = mixed @ least_explained(mixed, codes)
-    assert torch.corrcoef(torch.stack([found, hidden]))[0, 1].abs() > 0.99
-    found = mixed @ least_explained(mixed, codes[:, 1:])  # a is not told either, and wider
-    assert torch.corrcoef(torch.stack([found, hidden]))[0, 1].abs() < 0.9
+
+    def agreement(row, source):
+        return float(torch.corrcoef(torch.stack([mixed @ row, source]))[0, 1].abs())
+
+    row = least_told(mixed, codes)
+    assert agreement(row, hidden) > 0.95
+    assert row.abs().max() == row.max()  # the sign is no matter of chance
+    assert torch.allclose(row, least_told(mixed, -codes), atol=1e-4)
+    assert agreement(least_told(mixed, codes[:, 1:]), hidden) < 0.9  # a is not told, and wider
+    assert not least_told(torch.ones(2000, 8), codes).any()  # nothing is left
+    assert not least_told(mixed[:8].repeat(20, 1), codes[:8].repeat(20, 1)).any()
     still = torch.ones(2000, 1)  # a code that tells nothing
-    assert least_explained(mixed, still).isfinite().all()
-    assert least_explained(torch.ones(2000, 8), codes).isfinite().all()
+    assert least_told(mixed, still).norm() == pytest.approx(1)
 
 
 def test_a_latent_is_added_and_the_others_stay(sprites):
     vae = VAE((1, 64, 64), 5, 16, torch.Generator().manual_seed(0), first_latents=2)
-    images = sprites.batch(torch.arange(0, 400, 2))
+    images = sprites.batch(torch.arange(0, 432))
     before = weights_of(vae)
     others = {name: weight.clone() for name, weight in vae.state_dict().items()}
     assert not before[2:].any() and before[:2].any(dim=1).all()
-    add_latent(vae, 2, images, torch.Generator().manual_seed(1))
+    row, bias = untold_direction(vae, 2, images.split(100))
+    add_latent(vae, 2, row, bias, torch.Generator().manual_seed(1))
     after = weights_of(vae)
-    added = [0, 1, 3, 4]
-    assert torch.equal(after[added], before[added])
+    rest = [0, 1, 3, 4]
+    assert torch.equal(after[rest], before[rest])
     with torch.no_grad():
         mu, logvar = vae.encode(images)
+        features = vae.encoder.features(images)
     assert abs(float(mu[:, 2].mean())) < 1e-4
     assert float(mu[:, 2].std()) == pytest.approx(STD, rel=1e-3)
     assert not logvar[:, 2:].any() and not mu[:, 3:].any()
     assert vae.decoder.hidden.weight[:, 2].all()
     for name in {*others} - {"encoder.head.weight", "encoder.head.bias", "decoder.hidden.weight"}:
         assert torch.equal(vae.state_dict()[name], others[name])
+    generator = torch.Generator().manual_seed(2)
+    at_random = features @ torch.randn(16, 20, generator=generator)
+    shares = [told_by(mu[:, :2], values) for values in at_random.T]
+    assert told_by(mu[:, :2], mu[:, 2]) < min(shares)
+
+
+def test_where_the_others_tell_everything_the_new_one_says_nothing(sprites):
+    vae = VAE((1, 64, 64), 5, 16, torch.Generator().manual_seed(0), first_latents=2)
+    row, bias = untold_direction(vae, 2, [sprites.batch(torch.zeros(300, dtype=torch.long))])
+    assert not row.any() and bias == 0
 
 
 def test_latents_wait_until_they_are_added_or_woken(sprites):
@@ -89,9 +117,7 @@ def test_all_of_a_step_happens_in_its_order(sprites, monkeypatch):
         )
     config = dataclasses.replace(SMALL, first_latents=2, add_at=(2, 1), turn_at=(2,))
     Trainer(config, sprites).advance(4)
-    assert [name for name, _ in done] == ["adding.add_latent", "turning.turn_latents"] + [
-        "adding.add_latent"
-    ]
+    assert [name.partition(".")[0] for name, _ in done] == ["adding", "turning", "adding"]
     assert [latent for name, latent in done if "add" in name] == [2, 3]
 
 
@@ -113,11 +139,24 @@ def test_what_does_not_fit_is_refused():
 
     assert "--add_at needs --first_latents" in refused("--add_at 5")
     assert "more than --latent_dim 3" in refused("--latent_dim 3 --first_latents 2 --add_at 5 6")
-    assert "more than --latent_dim 10" in refused("--first_latents 11")
+    assert refused("--first_latents 11").startswith("--first_latents 11 is more than --latent_dim")
+    wide = "--latent_dim 40 --first_latents 16 --add_at 5"
+    assert "beside 16 others at most" in refused(f"{wide} 6")
+    assert parse(TrainConfig, "", wide.split()).first_latents == 16
     told = refused("--first_latents 2 --add_at 5 9 --wake_at 20 9")
     assert told == "--add_at 9 is not before --wake_at 9, where all that wait begin"
     config = parse(TrainConfig, "", "--first_latents 2 --add_at 8 5 --wake_at 9".split())
     assert config.add_at == (5, 8)
+    assert parse(TrainConfig, "", "--preset fast --first_latents 0".split()).add_at is None
+
+
+def test_a_run_that_has_diverged_ends_with_a_word(sprites):
+    trainer = Trainer(WAITING, sprites)
+    trainer.advance(3)
+    with torch.no_grad():
+        trainer.vae.encoder.hidden.bias[0] = torch.nan
+    with pytest.raises(UserError, match="the VAE is not finite after step 3"):
+        trainer.advance()
 
 
 def test_a_vae_of_ones_own_has_none_that_wait(sprites):

@@ -78,6 +78,13 @@ def test_what_a_run_does_not_come_to_is_told(run_train, run_dir):
     assert "it ends before" not in run_train("--max_steps", 4)[1]
 
 
+def test_latents_that_never_begin_are_told(run_train, run_dir):
+    flags = ("--output_dir", run_dir, "--max_steps", 4, "--first_latents", 2, "--add_at", 2)
+    out = run_train(*flags)[1]
+    assert "7 of 10 latents never begin: --wake_at is unset\n" in out
+    assert "never begin" not in run_train(*flags, "--wake_at", 3, "--overwrite")[1]
+
+
 def test_a_resumed_run_reads_its_checkpoint_once(run_train, run_dir, monkeypatch):
     read = []
 
