@@ -106,6 +106,7 @@ def methods(length: str) -> list[Sweep]:
     ]
 
 
+FAST = f"--preset fast --precision bf16 {TWO_CORES}"
 RATES = "--disc_width 300 --lr 0.0006 --lr_disc 0.0005"
 ONE_BY_ONE = f"{RATES} --latent_scale 0.1 --wake_at 2000"
 STARTED = "--beta_start 4 --gamma_start 50 --anneal_from 2000 --anneal_until 10000"
@@ -134,7 +135,9 @@ def explored() -> list[Sweep]:
     betavae = f"{FALLING} {shared} --precision bf16 {TWO_CORES} --beta 4 --gamma 0"
     unturned = f"{TURNED} --turn_at 0 --gamma 6.4 --seed 0"
     sixteen = f"{SIXTEEN} --precision bf16 {TWO_CORES} --gamma 6.4 --seed 10-11"
+    added = f"{FAST} --wake_at 5000 8000 --gamma 6.4 --seed 14-15"
     return [
+        Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("sixteen", "FactorVAE, codes of 16 steps", sixteen),
         Sweep("unturned", "FactorVAE, turned but for the turns", unturned),
         Sweep("falling", "FactorVAE, falling", f"{FALLING} {shared} --gamma 6.4"),
@@ -147,7 +150,6 @@ def explored() -> list[Sweep]:
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
 ON_THE_LONGER_WAY = (2500, 5000, 10000, 15000)
-FAST = f"--preset fast --precision bf16 {TWO_CORES}"
 WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
 CONSTANT = f"{RATES} --max_steps 5000 {TWO_CORES}"

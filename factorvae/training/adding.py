@@ -46,7 +46,8 @@ def add_latent(
 ) -> None:
     """Let a latent whose weights are 0 begin with what `untold_direction` found, in place.
 
-    The decoder's column is drawn by the generator, on the CPU.
+    The decoder's column is drawn by the generator, on the CPU. Adam's moments of these weights are
+    0 and stay so: with its second ones so young, the first steps are some three times the rate.
     """
     head, hidden = vae.encoder.head, vae.decoder.hidden
     head.weight[latent].copy_(row)
