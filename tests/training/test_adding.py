@@ -78,6 +78,7 @@ def test_a_latent_is_added_and_the_others_stay(sprites):
     assert vae.decoder.hidden.weight[:, 2].all()
     for name in {*others} - {"encoder.head.weight", "encoder.head.bias", "decoder.hidden.weight"}:
         assert torch.equal(vae.state_dict()[name], others[name])
+    assert torch.allclose(row / row.norm(), least_told(features, mu[:, :2]), atol=1e-3)
     generator = torch.Generator().manual_seed(2)
     at_random = features @ torch.randn(16, 20, generator=generator)
     shares = [told_by(mu[:, :2], values) for values in at_random.T]
