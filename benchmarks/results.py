@@ -161,12 +161,14 @@ PROFILES: dict[str, list[Sweep]] = {
             "fast",
             "FactorVAE, fast",
             f"{FAST} --gamma 6.4 {UNSEEN}",
+            "dsprites_factorvae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "fast_betavae",
             "beta-VAE, fast",
             f"{FAST} --beta 4 --gamma 0 {UNSEEN}",
+            "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
@@ -179,14 +181,12 @@ PROFILES: dict[str, list[Sweep]] = {
             "turned",
             "FactorVAE, turned, the seeds it was chosen on",
             f"{TURNED} --gamma 6.4 {SEEDS}",
-            "dsprites_factorvae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "turned_betavae",
             "beta-VAE, turned",
             f"{TURNED} --beta 4 --gamma 0 {SEEDS}",
-            "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
