@@ -173,7 +173,7 @@ PROFILES: dict[str, list[Sweep]] = {
         ),
         Sweep(
             "eight",
-            "FactorVAE, one start, codes of 8 steps",
+            "FactorVAE, codes of 8 steps",
             f"{EIGHT} --gamma 6.4 --seed 10-13",
             on_the_way=ON_THE_LONGER_WAY,
         ),
