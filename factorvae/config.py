@@ -61,6 +61,8 @@ def recipe_flags(name: str) -> list[str]:
     return spelled
 
 
+EVENTS = ("add_at", "turn_at", "wake_at")  # fields with steps after which latents are changed
+
 # A latent with no more nats of KL to the prior than this is dead: it tells the decoder nothing that
 # can be seen (the threshold of UDR, Duan et al. 2020).
 DEAD_KL = 0.01
@@ -325,7 +327,7 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("add_at", "turn_at", "wake_at"):
+        for name in EVENTS:
             object.__setattr__(self, name, ordered_steps(getattr(self, name)))
         if 0 in (self.beta_start, self.gamma_start):  # none is asked for, of a preset's
             for name in ("beta_start", "gamma_start"):

@@ -203,7 +203,9 @@ def standardized(z: Tensor) -> Tensor:
 
 
 def vae_of(
-    config: TrainConfig, image_shape: tuple[int, int, int], generator: torch.Generator
+    config: TrainConfig,
+    image_shape: tuple[int, int, int],
+    generator: torch.Generator | None = None,
 ) -> VAE:
     """The VAE that a config asks for, with first weights."""
     return VAE(
@@ -235,7 +237,4 @@ def model_on_meta(
 ) -> tuple[VAE, Discriminator]:
     """The networks of a config without memory: the names, shapes and dtypes of their weights."""
     with torch.device("meta"):
-        return (
-            VAE(image_shape, config.latent_dim, config.hidden_dim),
-            discriminator_of(config),
-        )
+        return vae_of(config, image_shape), discriminator_of(config)

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Protocol
 
 from factorvae.checkpoint import save_checkpoint
-from factorvae.config import TrainConfig
+from factorvae.config import EVENTS, TrainConfig
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.run_log import RunLog, shown_figures
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH
@@ -39,8 +39,15 @@ def total_steps(config: TrainConfig, num_images: int) -> int:
 def beyond(config: TrainConfig, until: int) -> list[str]:
     """The flags of what a run of so many steps does not come to, with their steps."""
     steps = {"anneal_until": config.anneal_until}
-    steps |= {name: max(getattr(config, name) or (0,)) for name in ("add_at", "turn_at", "wake_at")}
+    steps |= {name: max(getattr(config, name) or (0,)) for name in EVENTS}
     return [f"--{name} {step}" for name, step in steps.items() if step >= until]
+
+
+def never_begin(config: TrainConfig) -> int:
+    """The latents that wait for a waking where there is none."""
+    if config.wake_at or not config.first_latents:
+        return 0
+    return config.latent_dim - config.first_latents - len(config.add_at or ())
 
 
 def fit(

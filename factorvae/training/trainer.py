@@ -97,8 +97,8 @@ class Trainer:
         self.add_at = config.add_at or ()
         self.trained = None  # which latents are, 1 or 0, where not all of them are from the start
         if config.first_latents:
-            self.trained = torch.empty(config.latent_dim, device=device)
-            self._open_latents()
+            self.trained = torch.ones(config.latent_dim, device=device)
+            self._open_latents(before=0)
 
         self.anneals = config.beta_start is not None or config.gamma_start is not None
         method = METHODS[config.method]
@@ -219,14 +219,14 @@ class Trainer:
         head.bias.grad.mul_(rows)
         hidden.weight.grad.mul_(self.trained)
 
-    def _open_latents(self) -> None:
-        """Say which latents are trained from here on; all of them after the first waking."""
+    def _open_latents(self, before: int) -> None:
+        """Say which latents are trained, of what was to be done before so many steps."""
         if self.trained is None:
             return
-        woken = any(step < self.steps_done for step in self.wake_at)
-        added = sum(step < self.steps_done for step in self.add_at)
-        waiting = slice(self.config.first_latents + added, None)
-        self.trained.fill_(1)[waiting] = 1 if woken else 0
+        woken = any(step < before for step in self.wake_at)  # and with it all that waited
+        added = sum(step < before for step in self.add_at)
+        self.trained[self.config.first_latents + added :] = 1 if woken else 0
+        self.trained[: self.config.first_latents + added] = 1
 
     def _noise(self) -> Tensor:
         """N(0, I) for this process's part of a batch, of which every process draws the whole."""
@@ -276,8 +276,7 @@ class Trainer:
         generator = self._last_generator()
         images = torch.cat([*self._some_images(waking.NUM_IMAGES, generator)])
         waking.wake_latents(self.vae, self.vae_optimizer, images, generator)
-        if self.trained is not None:
-            self.trained.fill_(1)
+        self._open_latents(before=self.steps_done + 1)
 
     def _add(self) -> None:
         """One more latent begins, in every process alike."""
@@ -288,7 +287,7 @@ class Trainer:
             lambda: adding.untold_direction(self.vae, latent, parts)
         )
         adding.add_latent(self.vae, latent, row, bias, self._last_generator())
-        self.trained[latent] = 1
+        self._open_latents(before=self.steps_done + 1)
 
     def _last_generator(self) -> torch.Generator:
         """On the CPU, by the seed of the last step."""
@@ -353,7 +352,7 @@ class Trainer:
         if self.discriminator:
             self.discriminator.load_state_dict(state["discriminator"])
             _load_moments(self.disc_optimizer, state["disc_optimizer"])
-        self._open_latents()
+        self._open_latents(before=self.steps_done)
         if state["generator"].shape == self.generator.get_state().shape:  # of the same device
             self.generator.set_state(state["generator"])
         else:
