@@ -154,7 +154,7 @@ WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
 CONSTANT = f"{RATES} --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
-SHORT = f"--max_steps 20000 {TWO_CORES}"
+SHORT = f"--max_steps 20000 --precision bf16 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
         Sweep(
@@ -222,11 +222,12 @@ PROFILES: dict[str, list[Sweep]] = {
             on_the_way=ON_THE_WAY,
         ),
         Sweep(
-            "rooms",
-            "FactorVAE, all latents at once",
-            f"--dataset rooms {CONSTANT} --seed 0",
+            "rooms_fast",
+            "FactorVAE, fast",
+            f"--dataset rooms {FAST} --seed 0-1",
             "rooms_factorvae",
         ),
+        Sweep("rooms", "FactorVAE, all latents at once", f"--dataset rooms {CONSTANT} --seed 0"),
         Sweep(
             "annealed",
             "FactorVAE, annealed",
@@ -237,13 +238,13 @@ PROFILES: dict[str, list[Sweep]] = {
             "factorvae_short",
             "FactorVAE, the paper's rates",
             f"{SHORT} --gamma 6.4 {SEEDS}",
-            on_the_way=ON_THE_WAY,
+            on_the_way=ON_THE_LONGER_WAY,
         ),
         Sweep(
             "betavae_short",
             "beta-VAE, the paper's rates",
             f"{SHORT} --beta 4 --gamma 0 {SEEDS}",
-            on_the_way=ON_THE_WAY,
+            on_the_way=ON_THE_LONGER_WAY,
         ),
     ],
     "explored": explored(),
@@ -499,6 +500,7 @@ TABLE = {
     "D, C, I (lasso)": ("D_lasso", "C_lasso", "I_lasso"),
     "recon": "recon_loss",
     "live": "num_active",
+    "TC": "gaussian_total_correlation_sampled",
 }
 DECIMALS = {"recon_loss": 1, "num_active": 1}
 
