@@ -332,17 +332,16 @@ class TrainConfig(Config):
         if 0 in (self.beta_start, self.gamma_start):  # none is asked for, of a preset's
             for name in ("beta_start", "gamma_start"):
                 object.__setattr__(self, name, getattr(self, name) or None)
-            if self.beta_start is None and self.gamma_start is None:
+            if not self.anneals:
                 for name in ("anneal_from", "anneal_until"):
                     object.__setattr__(self, name, 0)
         if self.anneal_until < self.anneal_from:
             raise UserError(
                 f"--anneal_until {self.anneal_until} is before --anneal_from {self.anneal_from}"
             )
-        starts = self.beta_start is not None or self.gamma_start is not None
-        if starts and self.anneal_until == 0:
+        if self.anneals and self.anneal_until == 0:
             raise UserError("--beta_start and --gamma_start need --anneal_until, where they end")
-        if not starts and self.anneal_until > 0:
+        if not self.anneals and self.anneal_until > 0:
             raise UserError("--anneal_until needs a --beta_start or --gamma_start to begin with")
         self._check_latents()
         if self.method == "factorvae" and self.gamma == 0:  # one name for one thing
@@ -351,6 +350,11 @@ class TrainConfig(Config):
             raise UserError(f"--gamma must be 0 with --method betavae, not {self.gamma}")
         if METHODS[self.method].compares and self.batch_size < 2:
             raise UserError(f"--method {self.method} needs a --batch_size of at least 2")
+
+    @property
+    def anneals(self) -> bool:
+        """Whether beta or gamma has a start of its own."""
+        return self.beta_start is not None or self.gamma_start is not None
 
     def _check_latents(self) -> None:
         """Raise UserError where latents that wait do not fit with when they begin."""

@@ -29,8 +29,6 @@ DSPRITES = FactorSpace(
         np.linspace(0, 1, 32),  # 0 is top
     ),
 )
-# numpy.packbits of all 737,280 images, uint8 [737280, 512].
-DSPRITES_SHA256 = "3a228f4037ef3d42a42588e0e01f1078aa2df13cfa17584e88c95ed9fb5672da"
 
 
 def outline(shape: int) -> tuple[np.ndarray, np.ndarray]:

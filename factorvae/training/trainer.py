@@ -100,7 +100,6 @@ class Trainer:
             self.trained = torch.ones(config.latent_dim, device=device)
             self._open_latents(before=0)
 
-        self.anneals = config.beta_start is not None or config.gamma_start is not None
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
         self.penalty = penalty or bind_penalty(config.method, settings)
@@ -203,7 +202,7 @@ class Trainer:
     def _weights(self) -> tuple[float | Tensor, float | Tensor]:
         """beta and gamma of this step."""
         config = self.config
-        if not self.anneals:
+        if not config.anneals:
             return config.beta, config.gamma
         when = (self.steps_made, config.anneal_from, config.anneal_until)
         return (
@@ -258,7 +257,7 @@ class Trainer:
         """All that a step does on the device."""
         x1, x2 = [*self.batches.draw(self.generator), None][:2]
         self.figures.add(self.step(x1, x2))
-        if self.penalty or self.anneals:
+        if self.penalty or self.config.anneals:
             self.steps_made += 1
 
     def _turn(self) -> None:

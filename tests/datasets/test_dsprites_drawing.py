@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factorvae.datasets.dsprites_drawing import DSPRITES, DSPRITES_SHA256, draw, outline, render
+from factorvae.datasets.dsprites_drawing import DSPRITES, draw, outline, render
 
 REFERENCE = Path(__file__).parents[1] / "data" / "gif_frames.npz"
 
@@ -44,6 +44,10 @@ def is_drawn_somewhere(image):
         (draw(int(shape), scale, angle, pos_x, pos_y) == packed).all(axis=-1).any()
         for shape, scale, angle in itertools.product(*DSPRITES.values[:3])
     )
+
+
+# of numpy.packbits of all 737,280 images, uint8 [737280, 512]
+DSPRITES_SHA256 = "3a228f4037ef3d42a42588e0e01f1078aa2df13cfa17584e88c95ed9fb5672da"
 
 
 @pytest.mark.slow
