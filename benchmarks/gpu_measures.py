@@ -496,7 +496,7 @@ def measure_recipe(bench: Bench) -> None:
             found = json.loads(scores.read_text())["scores"]
             return [found["factor_vae_score"]["value"]]
 
-        note = "10,000 votes; docs/results.md: .803 of this seed in bfloat16 on a CPU"
+        note = "10,000 votes; docs/results.csv: .803 of this seed in bfloat16 on a CPU"
         bench.measure("its FactorVAE score", "", score, note=note)
 
 

@@ -587,8 +587,8 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         "seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I depend",
         "so much on the estimator that each is given; other papers' D is one of these.",
         "",
-        "Trained on a core each, in bfloat16 where the command says so; but FactorVAE *falling* and",
-        "*longer* on an H200, 20 runs at a time, in float32 (TF32).",
+        "Trained on a core each, in bfloat16 where the command says so; but FactorVAE *falling*",
+        "and *longer* on an H200, 20 runs at a time, in float32 (TF32).",
         "",
         f"| data | model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
         f"|---|---|---|---|---|---|{'---|' * len(TABLE)}---|",
@@ -710,14 +710,17 @@ def ship(rows: Sequence[dict], options: argparse.Namespace) -> None:
     lines = []
     for profile, sweep in all_sweeps():
         known = [row for row in rows if key_of(row)[:2] == (profile, sweep.name)]
-        if not sweep.ships or not known:
+        if not sweep.ships:
+            continue
+        path = options.pretrained / f"{sweep.ships}.pt"
+        kept = [line for line in told if line.startswith(f"| `{path.name}`")]
+        if not known:  # what ships is of an earlier sweep still
+            lines += kept
             continue
         best = max(known, key=_merit)
-        path = options.pretrained / f"{sweep.ships}.pt"
         run = options.output_dir / profile / sweep.name / best["run"]
         if steps_done(run) < int(best["steps"]):
             of = f"(of {len(known)} seeds)"
-            kept = [line for line in told if line.startswith(f"| `{path.name}`")]
             lines += [re.sub(r"\(of \d+ seeds\)", of, line) for line in kept]
             continue
         options.pretrained.mkdir(parents=True, exist_ok=True)

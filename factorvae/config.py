@@ -405,7 +405,9 @@ class EvaluateConfig(Config):
     )
 
     metrics: tuple[str, ...] | None = option(
-        None, "metrics", "only these (default: all that the data allow)"
+        None,
+        "metrics",
+        "only these; scores of others that are there stay (default: all that the data allow)",
     )
     factors: tuple[str, ...] | None = option(
         None, "metrics", "score these factors only; the others vary at random (default: all)"
@@ -469,7 +471,9 @@ DECIDE_DEFAULTS = ("preset", "dataset", "method")  # fields that fill others
 MOST_RUNS = 10_000  # of a sweep: more are a slip of the hand
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors are a UserError of one line."""
+
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(f"{message} (--help lists the flags)")
 
@@ -509,7 +513,7 @@ def parse_sweep(
     if argv is None:
         argv = sys.argv[1:]
     shown = _defaults_for_help(cls, argv) if {"-h", "--help"} & {*argv} else None
-    parser = _Parser(description=description.partition("\n")[0], allow_abbrev=False)
+    parser = Parser(description=description.partition("\n")[0], allow_abbrev=False)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(cls):
         group = field.metadata["group"]
@@ -540,7 +544,7 @@ def parse_sweep(
 
 def _defaults_for_help(cls: type[C], argv: Sequence[str]) -> C:
     """The config of a command line with nothing but its --dataset and --method."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     for field in dataclasses.fields(cls):
         if field.name in DECIDE_DEFAULTS:
             parser.add_argument(flag_of(field), default=argparse.SUPPRESS)

@@ -1,6 +1,8 @@
 """benchmarks/results.py: what it writes down of runs, without training any."""
 
 import argparse
+import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -95,6 +97,29 @@ def test_the_best_run_ships_with_its_reconstruction(laptop):
     run(laptop)
     assert path.read_bytes() == before
     assert row in (laptop / "shipped" / "README.md").read_text().splitlines()
+
+
+def test_what_ships_of_an_earlier_sweep_keeps_its_line(laptop, monkeypatch):
+    run(laptop)
+    before = (laptop / "shipped" / "README.md").read_text()
+    new = results.Sweep("new", "FactorVAE", "--gamma 6.4 --seed 7", "dsprites_factorvae")
+    first = dataclasses.replace(SWEEPS[0], ships="")
+    monkeypatch.setattr(results, "PROFILES", {"laptop": [new, first]})
+    run(laptop)
+    assert (laptop / "shipped" / "README.md").read_text() == before
+
+
+def test_the_page_is_what_these_rows_and_sweeps_make():
+    docs = results.ROOT / "docs"
+    rows, curve = (
+        list(csv.DictReader((docs / name).read_text().splitlines()))
+        for name in ("results.csv", "results_on_the_way.csv")
+    )
+
+    def lines(text):
+        return [line for line in text.splitlines() if not line.startswith("Drawn at commit")]
+
+    assert lines((docs / "results.md").read_text()) == lines(results.markdown(rows, curve))
 
 
 def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypatch):

@@ -1,6 +1,5 @@
 """Fetch a dataset's published files: `python -m factorvae.datasets.download dsprites`."""
 
-import argparse
 import functools
 import http.client
 import sys
@@ -9,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from factorvae.config import Parser
 from factorvae.datasets.published_files import BY_HAND, PUBLISHED, PublishedFile, how_to_get
 from factorvae.errors import UserError, run_script
 from factorvae.progress import track
@@ -88,7 +88,7 @@ def _fetch(url: str, part: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m factorvae.datasets.download")
+    parser = Parser(prog="python -m factorvae.datasets.download")
     parser.add_argument("name", help=f"one of: {', '.join((*PUBLISHED, *BY_HAND))}")
     parser.add_argument("--data_dir", default="data", help="default: %(default)s")
     arguments = parser.parse_args()

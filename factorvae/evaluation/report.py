@@ -21,7 +21,7 @@ from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME, check_writable, write_text
 from factorvae.methods import TOLD_BY_GAMMA
-from factorvae.saved_scores import Score, scores_path
+from factorvae.saved_scores import DAMAGE, Score, scores_path
 from factorvae.setting import differing_fields, setting_value, told_fields
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -57,9 +57,10 @@ class Outputs:
         return [model for model in self.models if model.failure is None]
 
     def write(self, model: EvaluatedModel) -> None:
-        """One model's metrics.json, in place of an earlier one."""
-        content = json.dumps(_plain(as_dict(model, self.config)), indent=2) + "\n"
-        self._write(self.paths[model.path], content)
+        """One model's metrics.json, in place of an earlier one; `with_earlier` says what stays."""
+        path = self.paths[model.path]
+        content = with_earlier(_plain(as_dict(model, self.config)), path)
+        self._write(path, json.dumps(content, indent=2) + "\n")
 
     def write_csv(self) -> None:
         """With --csv, a row per model that was measured."""
@@ -158,6 +159,42 @@ def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
     }
+
+
+POINTS = ("num_batches", "batch_size", "repeats", "seed", "factors")  # what draws the points
+
+
+def with_earlier(content: dict, path: Path) -> dict:
+    """The results, and those of other metrics than --metrics named, as an earlier file has them.
+
+    They stay where they are of the same model, data and points; each tells how it was made. An
+    earlier file of anything else is left out, and so is one that is damaged.
+    """
+    asked = content["settings"]["metrics"]
+    if asked is None or not path.is_file():
+        return content
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if _measured_of(earlier) != _measured_of(content):
+            return content
+        kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
+        details = {n: one for n, one in earlier["details"].items() if n not in asked}
+        named = earlier["settings"]["metrics"]
+        settings = {**content["settings"], "metrics": named and list(dict.fromkeys(named + asked))}
+        merged = {"scores": {**kept, **content["scores"]}, "settings": settings}
+        return {**content, **merged, "details": {**details, **content["details"]}}
+    except (*DAMAGE, OSError):
+        return content
+
+
+def _measured_of(content: Mapping) -> list[object]:
+    """The model, the data and the points that results are of."""
+    of_model, of_data = content["checkpoint"], content["data"]
+    return [
+        *(of_model[key] for key in ("step", "trained_on", "config")),
+        *(of_data[key] for key in ("name", "source", "num_images")),
+        *(content["settings"][key] for key in POINTS),
+    ]
 
 
 def _plain(value: object) -> object:

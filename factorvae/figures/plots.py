@@ -822,10 +822,11 @@ def _scale_by_log(axes: Axes) -> None:
 
 def _mark_chance(axes: Axes) -> None:
     """A dashed line where a discriminator that knows nothing is."""
-    axes.set_ylim(0.4, 1)
+    lowest = min(np.nanmin(line.get_ydata()) for line in axes.lines)
+    axes.set_ylim(min(0.4, lowest - 0.02), 1)
     axes.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
-    aligned = {"ha": "right", "va": "top", "transform": axes.get_yaxis_transform()}
-    axes.text(1, 0.5, "chance", size=7.5, color=FAINT, **aligned)
+    aligned = {"va": "center", "transform": axes.get_yaxis_transform()}
+    axes.text(1.01, 0.5, "chance", size=7.5, color=FAINT, **aligned)
 
 
 def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:

@@ -105,7 +105,8 @@ def write_sweep_gallery(
         figure = score_against_reconstruction(points, title=title)
         add("score_reconstruction", "Score and reconstruction", caption, figure)
     else:
-        lines.append("score_reconstruction: left out, no run was evaluated with its factors known")
+        why = f"evaluate.py has not measured {RANKED_BY} and losses of any run"
+        lines.append(f"score_reconstruction: left out, {why}")
     logs = {
         setting: [run.log for run in group if run.log is not None]
         for setting, group in by_setting(runs).items()
@@ -116,7 +117,10 @@ def write_sweep_gallery(
         add("sweep_training", "Training", caption, sweep_curves(logs, title=title))
     else:
         lines.append("sweep_training: left out, there is no log beside the checkpoints")
-    for word, run in best_and_median(runs):
+    chosen = best_and_median(runs)
+    if not chosen:
+        lines.append(f"traversals: left out, no run has a {RANKED_BY}, which tells the best")
+    for word, run in chosen:
         caption = (
             f"{run.name}: FactorVAE score {run.scores[RANKED_BY]:.3f}, the {word} of the sweep. "
             "Triangles mark the image's own code."

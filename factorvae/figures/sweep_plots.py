@@ -69,7 +69,7 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
     """
     width, height, pitch_x, pitch_y = 330, 190, 410, 262
     left, top = MARGIN + 50, HEADER + 26
-    legend = _legend_lines(settings, "mean of {} runs, band of one deviation")
+    legend = _legend_lines(settings, "mean of {} runs, band of one deviation", "one run")
     tall = top + 2 * pitch_y + LEGEND_PITCH * sum(map(len, legend))
     layout = FigureLayout(left + pitch_x + width + MARGIN, tall, "Training of a sweep", title)
     styles = [
@@ -92,8 +92,11 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
             step, values = _over_runs(logs, column)
             if not np.isfinite(values).any():
                 continue
-            mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            mean = np.nanmean(values, axis=0)
             axes.plot(step, mean, **style)
+            if len(values) < 2:
+                continue
+            deviation = np.nanstd(values, axis=0, ddof=1)
             bounds = mean - deviation, mean + deviation
             axes.fill_between(step, *bounds, color=style["color"], alpha=0.2, linewidth=0)
         if line == 1:
@@ -115,7 +118,7 @@ def scores_over_training(
     """
     width, height, pitch_x, pitch_y = 330, 200, 410, 262
     left, top = MARGIN + 50, HEADER + 26
-    legend = _legend_lines(settings, "means of the small points; runs: {}")
+    legend = _legend_lines(settings, "means of the small points of {} runs", "one run")
     tall = top + 2 * pitch_y + LEGEND_PITCH * sum(map(len, legend))
     layout = FigureLayout(
         left + pitch_x + width + MARGIN, tall, "Scores in the course of training", title
@@ -148,10 +151,14 @@ def _wrapped(text: str, longest: int) -> list[str]:
     return textwrap.wrap(printable(text), longest)
 
 
-def _legend_lines(settings: Mapping[str, Sequence[object]], words: str) -> list[list[str]]:
-    """What the legend says of each setting; `words` takes how many runs it has."""
+def _legend_lines(
+    settings: Mapping[str, Sequence[object]], of_several: str, of_one: str
+) -> list[list[str]]:
+    """What the legend says of each setting; `of_several` takes how many runs it has."""
     return [
-        _wrapped(f"{name}: {words.format(len(runs))}", LONGEST_LINE)
+        _wrapped(
+            f"{name}: {of_one if len(runs) == 1 else of_several.format(len(runs))}", LONGEST_LINE
+        )
         for name, runs in settings.items()
     ]
 

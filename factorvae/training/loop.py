@@ -8,6 +8,7 @@ from typing import Protocol
 from factorvae.checkpoint import save_checkpoint
 from factorvae.config import EVENTS, TrainConfig
 from factorvae.files import CHECKPOINT_NAME
+from factorvae.methods import METHODS
 from factorvae.run_log import RunLog, shown_figures
 from factorvae.training.cuda_graphs import STEPS_PER_LAUNCH
 from factorvae.training.signals import StopSignals
@@ -36,10 +37,22 @@ def total_steps(config: TrainConfig, num_images: int) -> int:
     return min(steps, config.max_steps or steps)
 
 
+def shortfalls(config: TrainConfig, until: int) -> list[str]:
+    """What is asked for and a run of so many steps does not do, a line each."""
+    lines = []
+    if flags := beyond(config, until):
+        lines.append(f"it ends before {', '.join(flags)}")
+    if waiting := never_begin(config):
+        lines.append(f"{waiting} of {config.latent_dim} latents never begin: --wake_at is unset")
+    return lines
+
+
 def beyond(config: TrainConfig, until: int) -> list[str]:
     """The flags of what a run of so many steps does not come to, with their steps."""
     steps = {"anneal_until": config.anneal_until}
     steps |= {name: max(getattr(config, name) or (0,)) for name in EVENTS}
+    if "capacity_steps" in METHODS[config.method].settings:
+        steps["capacity_steps"] = config.capacity_steps
     return [f"--{name} {step}" for name, step in steps.items() if step >= until]
 
 

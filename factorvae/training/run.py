@@ -25,7 +25,7 @@ from factorvae.models import model_on_meta
 from factorvae.progress import Progress
 from factorvae.run_log import SHOWN, RunLog, columns, read_log
 from factorvae.training.distributed import ALONE, World
-from factorvae.training.loop import ProgressOfRun, beyond, fit, never_begin, total_steps
+from factorvae.training.loop import ProgressOfRun, fit, shortfalls, total_steps
 from factorvae.training.run_folder import (
     check_same_data,
     earlier_checkpoint,
@@ -148,10 +148,8 @@ class Run:
                 say(line)
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
-            if self.steps < self.until and (flags := beyond(config, self.until)):
-                say(f"it ends before {', '.join(flags)}")
-            if waiting := never_begin(config):
-                say(f"{waiting} of {config.latent_dim} latents never begin: --wake_at is unset")
+            for line in shortfalls(config, self.until) if self.steps < self.until else ():
+                say(line)
             first, start = self.steps, time.monotonic()
             yield from self._fit(trainer, log, stop, bar)
             rate = (trainer.steps_done - first) / (time.monotonic() - start)

@@ -25,6 +25,7 @@ from factorvae.errors import UserError
 from factorvae.files import SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
+from factorvae.training.loop import shortfalls
 from factorvae.training.run import Run, about_device
 from factorvae.training.run_folder import make_run_dir, run_name
 from factorvae.training.signals import SIGNALS, StopSignals, end_with_parent
@@ -96,6 +97,8 @@ def _train_sweep(
         among = "" if world.alone else f", {world.size} processes with a share of the runs each"
         bar.say(f"{device}, {jobs} at a time{among}; {dataset.name}, {dataset.source}")
         for line in about_device(device, configs[0].precision, graphed=True):
+            bar.say(line)
+        for line in dict.fromkeys(s for run in to_do for s in shortfalls(run.config, run.until)):
             bar.say(line)
 
         def ended(run: Run) -> None:

@@ -132,6 +132,13 @@ def test_unknown_name_lists_those_known(monkeypatch, capsys):
     assert "'sprites'; those known: dsprites" in capsys.readouterr().err
 
 
+def test_a_name_that_is_missing_is_one_line_and_exit_code_2(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["download"])
+    assert run_script(module.main) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the following arguments are required: name")
+
+
 def test_dsprites_goes_where_its_loader_looks_and_is_read_in_full(tmp_path):
     (dsprites,) = PUBLISHED["dsprites"]
     assert dsprites.path == "dsprites/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"

@@ -144,6 +144,33 @@ def scores_of(monkeypatch, vae, **settings):
     return model
 
 
+ACTIVE = {"num_active", "num_active_std"}
+
+
+def test_scores_of_other_metrics_stay_if_they_are_of_the_same_model_and_points(tmp_path):
+    path = write_checkpoint(tmp_path / "model")
+    flags = ("--model_path", path, "--num_batches", 2, "--batch_size", 50)
+
+    def measured(*more):
+        assert run(*flags, *more) == 0
+        return read_json(path.with_name("metrics.json"))
+
+    first = measured("--metrics", "mig", "dci", "--dci_estimator", "lasso")
+    second = measured("--metrics", "losses", "mig")
+    assert second["scores"].keys() == {*first["scores"], "recon_loss", "kl", "elbo", *ACTIVE}
+    assert second["scores"]["disentanglement"] == first["scores"]["disentanglement"]
+    assert second["details"]["dci"] == first["details"]["dci"]
+    assert second["settings"]["metrics"] == ["mig", "dci", "losses"]
+    other_points = measured("--metrics", "mig", "--seed", 1)
+    assert other_points["scores"].keys() == {"mig", "mig_knn"}
+    measured("--metrics", "losses", "--seed", 1)
+    checkpoint = load_checkpoint(path)
+    save_checkpoint(path, {**checkpoint, "step": checkpoint["step"] + 1})
+    assert measured("--metrics", "mig", "--seed", 1)["scores"].keys() == {"mig", "mig_knn"}
+    path.with_name("metrics.json").write_text('{"checkpoint": []}')
+    assert measured("--metrics", "mig")["scores"].keys() == {"mig", "mig_knn"}
+
+
 @pytest.mark.usefixtures("few_pairs")
 def test_codes_that_are_the_factors(monkeypatch, sprites):
     model = scores_of(monkeypatch, Oracle(sprites), dci_estimator="lasso", protocol="paper")

@@ -591,6 +591,16 @@ def test_what_came_before_a_run_settled_does_not_squash_the_rest():
         assert ticks[-1] == 30_000 and len(set(ticks)) == len(ticks)
 
 
+@pytest.mark.parametrize("lowest", [0.25, 0.6])
+def test_every_accuracy_is_in_view_with_that_of_chance(lowest):
+    log = make_log(10, 3)
+    log["disc_accuracy"][3] = lowest
+    figure = plots.training_curves(log, title=TITLE)
+    low, high = find(figure, "disc_accuracy").get_ylim()
+    assert low < min(lowest, 0.5) and high == 1
+    assert_readable(figure)
+
+
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 250])
 def test_training_curves_of_runs_without_a_discriminator_or_hardly_begun(num_rows):
     figure = plots.training_curves(make_log(num_rows, 3, with_discriminator=False), title=TITLE)

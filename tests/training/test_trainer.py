@@ -342,6 +342,9 @@ def test_what_a_run_of_so_many_steps_does_not_come_to():
     assert beyond(config, 7) == beyond(TrainConfig(), 1) == []
     assert beyond(config, 6) == ["--wake_at 6"]
     assert beyond(config, 4) == ["--anneal_until 5", "--turn_at 4", "--wake_at 6"]
+    annealed = TrainConfig(method="annealed", capacity_steps=5)
+    assert beyond(annealed, 5) == ["--capacity_steps 5"]
+    assert beyond(annealed, 6) == []
 
 
 class OperationNames(TorchDispatchMode):
