@@ -18,6 +18,7 @@ checkpoint of a run under way (weights and moments of the VAE and the discrimina
 
 import argparse
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -66,7 +67,8 @@ class Sweep:
 
     flags: of train.py, without --output_dir and --data_dir. ships: the name in pretrained/ of its
     run with the highest FactorVAE score, to two digits, and of several of the highest MIG.
-    on_the_way: steps at which its runs are measured before their end.
+    on_the_way: steps at which its runs are measured before their end. past: an earlier recipe or an
+    experiment, which the figures leave out.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Sweep:
     flags: str
     ships: str = ""
     on_the_way: tuple[int, ...] = ()
+    past: bool = False
 
 
 def paper() -> list[Sweep]:
@@ -137,7 +140,7 @@ def explored() -> list[Sweep]:
     sixteen = f"{SIXTEEN} --precision bf16 {TWO_CORES} --gamma 6.4 --seed 10-11"
     added = f"{FAST} --wake_at 5000 8000 --gamma 6.4 --seed 14-15"
     float32 = f"--preset fast {TWO_CORES} --gamma 6.4 --seed 16"
-    return [
+    sweeps = [
         Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("fast_fp32", "FactorVAE, fast, in float32", float32),
         Sweep("noisy_fast", "FactorVAE, fast", f"--dataset noisy_dsprites {FAST} --seed 0"),
@@ -149,6 +152,7 @@ def explored() -> list[Sweep]:
         Sweep("gamma20", "FactorVAE, woken once, longer", f"{longer} --gamma 20"),
         Sweep("rising35", "FactorVAE, woken once, longer, gamma from 6.4", f"{longer} {rising}"),
     ]
+    return [dataclasses.replace(sweep, past=True) for sweep in sweeps]
 
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
@@ -179,50 +183,61 @@ PROFILES: dict[str, list[Sweep]] = {
             "FactorVAE, codes of 8 steps",
             f"{EIGHT} --gamma 6.4 --seed 10-13",
             on_the_way=ON_THE_LONGER_WAY,
+            past=True,
         ),
         Sweep(
             "turned",
             "FactorVAE, turned, the seeds it was chosen on",
             f"{TURNED} --gamma 6.4 {SEEDS}",
             on_the_way=ON_THE_LONGER_WAY,
+            past=True,
         ),
         Sweep(
             "turned_betavae",
             "beta-VAE, turned",
             f"{TURNED} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_LONGER_WAY,
+            past=True,
         ),
         Sweep(
-            "turned_others", "FactorVAE, turned, other seeds", f"{TURNED} --gamma 6.4 --seed 5-6"
+            "turned_others",
+            "FactorVAE, turned, other seeds",
+            f"{TURNED} --gamma 6.4 --seed 5-6",
+            past=True,
         ),
         Sweep(
             "woken",
             "FactorVAE, woken once",
             f"{WOKEN} --gamma 6.4 {SEEDS}",
             on_the_way=ON_THE_WAY,
+            past=True,
         ),
         Sweep(
             "woken_betavae",
             "beta-VAE, woken once",
             f"{WOKEN} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_WAY,
+            past=True,
         ),
         Sweep(
             "twice",
             "FactorVAE, falling sooner, woken twice",
             f"{FALLING} --precision bf16 {TWO_CORES} --gamma 6.4 {TWICE} {SEEDS}",
+            past=True,
         ),
         Sweep(
             "factorvae",
             "FactorVAE, all latents at once",
             f"{CONSTANT} --gamma 6.4 {SEEDS}",
             on_the_way=ON_THE_WAY,
+            past=True,
         ),
         Sweep(
             "betavae",
             "beta-VAE, all latents at once",
             f"{CONSTANT} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_WAY,
+            past=True,
         ),
         Sweep(
             "rooms_fast",
@@ -241,6 +256,7 @@ PROFILES: dict[str, list[Sweep]] = {
             "FactorVAE, annealed",
             f"{CONSTANT} --gamma 6.4 {ANNEALED} {SEEDS}",
             "dsprites_annealed",
+            past=True,
         ),
         Sweep(
             "factorvae_short",
@@ -651,13 +667,14 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     docs.mkdir(parents=True, exist_ok=True)
     write_csv(docs / "results.csv", COLUMNS, rows)
     curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
+    drawn = {(profile, sweep.name) for profile, sweep in all_sweeps() if not sweep.past}
     (docs / "results.md").write_text(markdown(rows, curve))
     settings = {
         f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(
             [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
         )
         for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
-        if dataset == "dsprites"
+        if dataset == "dsprites" and (profile, name) in drawn
     }
     written = "results.md, results.csv"
     if settings:
@@ -665,10 +682,11 @@ def write_results(options: argparse.Namespace) -> list[dict]:
         written += ", results.png"
     if curve:
         write_csv(docs / "results_on_the_way.csv", CURVE_COLUMNS, curve)
-        followed = {(profile, sweep.name) for profile, sweep in all_sweeps() if sweep.on_the_way}
-        drawn = [row for row in curve if (row["profile"], row["sweep"]) in followed]
-        save_figure(scores_over_training(curves_of(drawn)), docs / "results_on_the_way.png")
-        written += ", results_on_the_way.csv, results_on_the_way.png"
+        followed = curves_of([row for row in curve if key_of(row)[:2] in drawn])
+        written += ", results_on_the_way.csv"
+        if followed:
+            save_figure(scores_over_training(followed), docs / "results_on_the_way.png")
+            written += ", results_on_the_way.png"
     print(f"wrote {docs}/{written}: {len(rows)} runs")
     return rows
 
