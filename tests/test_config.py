@@ -243,7 +243,7 @@ def test_help_lists_every_metric(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"only these (default: all that the data allow): {', '.join(METRICS)} --factors" in shown
+    assert f"(default: all that the data allow): {', '.join(METRICS)} --factors" in shown
 
 
 def test_help_shows_the_defaults_of_the_dataset_and_the_method():

@@ -788,7 +788,7 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     else:
         panels += [
             ("tc", "Total correlation, estimated / nats"),
-            ("disc_accuracy", "Discriminator accuracy"),
+            ("disc_accuracy", "Discriminator accuracy; dashed: chance"),
         ]
     log["elbo"] = -log["recon"] - log["kl"]
     for index, (column, heading) in enumerate(panels):
@@ -825,8 +825,6 @@ def _mark_chance(axes: Axes) -> None:
     lowest = min(np.nanmin(line.get_ydata()) for line in axes.lines)
     axes.set_ylim(min(0.4, lowest - 0.02), 1)
     axes.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
-    aligned = {"va": "center", "transform": axes.get_yaxis_transform()}
-    axes.text(1.01, 0.5, "chance", size=7.5, color=FAINT, **aligned)
 
 
 def _draw_history(axes: Axes, step: np.ndarray, column: np.ndarray) -> None:
