@@ -510,6 +510,12 @@ def all_sweeps() -> Iterator[tuple[str, Sweep]]:
             yield profile, sweep
 
 
+def compared(rows: Sequence[dict]) -> list[dict]:
+    """The rows that figures have: those of no past sweep."""
+    now = {(profile, sweep.name) for profile, sweep in all_sweeps() if not sweep.past}
+    return [row for row in rows if key_of(row)[:2] in now]
+
+
 def title_of(profile: str, name: str) -> str:
     """A sweep's title, or its name where the profile has it no more."""
     return next((s.title for p, s in all_sweeps() if (p, s.name) == (profile, name)), name)
@@ -616,7 +622,7 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         title = f"{title_of(profile, name)} ({profile})"
         settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"
         lines.append(f"| {dataset} | {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
-    lines += ["", *PUBLISHED, *(OF_CURVE if curve else ())]
+    lines += ["", *PUBLISHED, *(OF_CURVE if compared(curve) else ())]
     trained = dict.fromkeys((row["profile"], row["sweep"]) for row in [*rows, *curve])
     commands = [f"    python train.py {sweeps[key].flags}" for key in trained if key in sweeps]
     lines += ["Trained by", "", *commands, ""]
@@ -667,14 +673,13 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     docs.mkdir(parents=True, exist_ok=True)
     write_csv(docs / "results.csv", COLUMNS, rows)
     curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
-    drawn = {(profile, sweep.name) for profile, sweep in all_sweeps() if not sweep.past}
     (docs / "results.md").write_text(markdown(rows, curve))
     settings = {
         f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(
             [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
         )
-        for (profile, name, dataset, beta, gamma, _), group in groups_of(rows)
-        if dataset == "dsprites" and (profile, name) in drawn
+        for (profile, name, dataset, beta, gamma, _), group in groups_of(compared(rows))
+        if dataset == "dsprites"
     }
     written = "results.md, results.csv"
     if settings:
@@ -682,10 +687,10 @@ def write_results(options: argparse.Namespace) -> list[dict]:
         written += ", results.png"
     if curve:
         write_csv(docs / "results_on_the_way.csv", CURVE_COLUMNS, curve)
-        followed = curves_of([row for row in curve if key_of(row)[:2] in drawn])
         written += ", results_on_the_way.csv"
-        if followed:
-            save_figure(scores_over_training(followed), docs / "results_on_the_way.png")
+        if compared(curve):
+            figure = scores_over_training(curves_of(compared(curve)))
+            save_figure(figure, docs / "results_on_the_way.png")
             written += ", results_on_the_way.png"
     print(f"wrote {docs}/{written}: {len(rows)} runs")
     return rows
@@ -738,8 +743,9 @@ def ship(rows: Sequence[dict], options: argparse.Namespace) -> None:
         best = max(known, key=_merit)
         run = options.output_dir / profile / sweep.name / best["run"]
         if steps_done(run) < int(best["steps"]):
-            of = f"(of {len(known)} seeds)"
-            lines += [re.sub(r"\(of \d+ seeds\)", of, line) for line in kept]
+            of, flags = f"(of {len(known)} seeds)", spelled_flags(sweep, best["seed"])
+            for line in kept:  # of this sweep, or of an earlier one still
+                lines.append(re.sub(r"\(of \d+ seeds\)", of, line) if flags in line else line)
             continue
         options.pretrained.mkdir(parents=True, exist_ok=True)
         path.write_bytes(export_weights(load_checkpoint(run), torch.float16))
@@ -780,11 +786,17 @@ benchmarks/results.py says which). Presets are spelled out: the flags are good a
 |---|---|---|---|---|---|---|---|"""
 
 
+def spelled_flags(sweep: Sweep, seed: object) -> str:
+    """Those of one of its runs, without presets; a flag given twice counts as it is given last."""
+    flags = re.sub(r"--seed \S+", f"--seed {seed}", sweep.flags.replace(" --jobs 2", ""))
+    for name in RECIPES:
+        flags = flags.replace(f"--preset {name}", " ".join(recipe_flags(name)))
+    return flags
+
+
 def shipped_line(file: str, sweep: Sweep, row: dict, sample: float, candidates: int) -> str:
     """A model's row in pretrained/README.md."""
-    flags = re.sub(r"--seed \S+", f"--seed {row['seed']}", sweep.flags.replace(" --jobs 2", ""))
-    for name in RECIPES:  # a flag given twice counts as it is given last
-        flags = flags.replace(f"--preset {name}", " ".join(recipe_flags(name)))
+    flags = spelled_flags(sweep, row["seed"])
     scores = [cell([row], name) for name in ("factor_vae_score", "mig")]
     scores.append(cell([row], ("D_gbt", "C_gbt", "I_gbt")))
     of_how_many = "" if candidates == 1 else f" (of {candidates} seeds)"

@@ -103,10 +103,12 @@ def test_what_ships_of_an_earlier_sweep_keeps_its_line(laptop, monkeypatch):
     run(laptop)
     before = (laptop / "shipped" / "README.md").read_text()
     new = results.Sweep("new", "FactorVAE", "--gamma 6.4 --seed 7", "dsprites_factorvae")
-    first = dataclasses.replace(SWEEPS[0], ships="")
+    first = dataclasses.replace(SWEEPS[0], ships="another")
     monkeypatch.setattr(results, "PROFILES", {"laptop": [new, first]})
     run(laptop)
-    assert (laptop / "shipped" / "README.md").read_text() == before
+    after = (laptop / "shipped" / "README.md").read_text().splitlines()
+    assert [line for line in after if "`another.pt`" not in line] == before.splitlines()
+    assert len(after) == len(before.splitlines()) + 1
 
 
 def test_the_page_is_what_these_rows_and_sweeps_make():

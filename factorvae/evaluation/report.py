@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
@@ -127,6 +129,7 @@ def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
             "step": checkpoint["step"],
             "finished": checkpoint["finished"],
             "trained_on": {key: checkpoint["dataset"][key] for key in ("name", "source")},
+            "weights": _digest(checkpoint["vae"], checkpoint["discriminator"]),
             "config": checkpoint["config"],
         },
         "data": {
@@ -167,34 +170,68 @@ POINTS = ("num_batches", "batch_size", "repeats", "seed", "factors")  # what dra
 def with_earlier(content: dict, path: Path) -> dict:
     """The results, and those of other metrics than --metrics named, as an earlier file has them.
 
-    They stay where they are of the same model, data and points; each tells how it was made. An
-    earlier file of anything else is left out, and so is one that is damaged.
+    They stay where they are of the same weights, data and points, and each tells how it was made;
+    the settings beside them, but for the names of metrics, are those of the last call. An earlier
+    file of anything else is left out whole, and so is one that is damaged.
     """
     asked = content["settings"]["metrics"]
     if asked is None or not path.is_file():
         return content
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        _check_results(earlier)
         if _measured_of(earlier) != _measured_of(content):
             return content
-        kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
-        details = {n: one for n, one in earlier["details"].items() if n not in asked}
-        named = earlier["settings"]["metrics"]
-        settings = {**content["settings"], "metrics": named and list(dict.fromkeys(named + asked))}
-        merged = {"scores": {**kept, **content["scores"]}, "settings": settings}
-        return {**content, **merged, "details": {**details, **content["details"]}}
     except (*DAMAGE, OSError):
         return content
+    kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
+    measures = {score["measure"] for score in kept.values()}
+    details = {n: one for n, one in earlier["details"].items() if n in measures}
+    named = earlier["settings"]["metrics"]
+    named = named and list(dict.fromkeys([*named, *asked]))
+    return {
+        **content,
+        "settings": {**content["settings"], "metrics": named},
+        "scores": {**kept, **content["scores"]},
+        "left_out": {n: why for n, why in content["left_out"].items() if n not in measures},
+        "details": {**details, **content["details"]},
+    }
 
 
 def _measured_of(content: Mapping) -> list[object]:
-    """The model, the data and the points that results are of."""
-    of_model, of_data = content["checkpoint"], content["data"]
+    """The weights, the data and the points that results are of."""
     return [
-        *(of_model[key] for key in ("step", "trained_on", "config")),
-        *(of_data[key] for key in ("name", "source", "num_images")),
+        content["checkpoint"]["weights"],
+        *(content["data"][key] for key in ("name", "source", "num_images")),
         *(content["settings"][key] for key in POINTS),
     ]
+
+
+def _check_results(content: Mapping) -> None:
+    """Raise one of DAMAGE where scores, details and names of metrics are not as they are written.
+
+    Numbers are finite already, as JSON has no others.
+    """
+    named = content["settings"]["metrics"]
+    whole = named is None or all(isinstance(name, str) for name in [*named])
+    for score in content["scores"].values():
+        numbers = (score["value"], score["standard_error"])
+        whole &= all(n is None or isinstance(n, int | float) for n in numbers)
+        whole &= isinstance(score["measure"], str) and isinstance(score["how"], str)
+    if not whole or not all(isinstance(one, dict) for one in content["details"].values()):
+        raise TypeError("results are something else")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _digest(*networks: Mapping[str, torch.Tensor] | None) -> str:
+    """Of the weights of networks, as state dicts; by it, results know what they are of."""
+    digest = hashlib.sha256()
+    for name, weight in ((n, w) for network in networks for n, w in (network or {}).items()):
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _plain(value: object) -> object:

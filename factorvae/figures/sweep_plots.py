@@ -94,11 +94,12 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
                 continue
             mean = np.nanmean(values, axis=0)
             axes.plot(step, mean, **style)
-            if len(values) < 2:
+            several = np.isfinite(values).sum(axis=0) > 1
+            if not several.any():
                 continue
-            deviation = np.nanstd(values, axis=0, ddof=1)
-            bounds = mean - deviation, mean + deviation
-            axes.fill_between(step, *bounds, color=style["color"], alpha=0.2, linewidth=0)
+            deviation = np.nanstd(values[:, several], axis=0, ddof=1)
+            bounds = mean[several] - deviation, mean[several] + deviation
+            axes.fill_between(step[several], *bounds, color=style["color"], alpha=0.2, linewidth=0)
         if line == 1:
             axes.set_xlabel("step")
     _legend_below(layout, left, top + 2 * pitch_y - 20, width, legend, styles)

@@ -6,10 +6,11 @@ CPU, in a process each, several at a time. Under torchrun every process has a sh
 
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -92,14 +93,16 @@ def _train_sweep(
     finished = sum(summary["state"] == "finished" for summary in record.write())
     first = sum(run.steps for run in to_do)
     total = sum(run.until for run in to_do)
+    told = world.all_gather([line for run in to_do for line in shortfalls(run.config, run.until)])
+    fallen_short = Counter(itertools.chain.from_iterable(told))
     with StopSignals() as stop, Progress(total, first, shown=world.rank == 0) as bar:
         bar.say(f"sweep of {len(configs)} runs in {folder}: {finished} finished")
         among = "" if world.alone else f", {world.size} processes with a share of the runs each"
         bar.say(f"{device}, {jobs} at a time{among}; {dataset.name}, {dataset.source}")
         for line in about_device(device, configs[0].precision, graphed=True):
             bar.say(line)
-        for line in dict.fromkeys(s for run in to_do for s in shortfalls(run.config, run.until)):
-            bar.say(line)
+        for line, count in fallen_short.items():
+            bar.say(line if count == len(configs) else f"{count} of {len(configs)} runs: {line}")
 
         def ended(run: Run) -> None:
             record.note([run])

@@ -99,11 +99,11 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
 
 
 def test_what_no_run_comes_to_is_told_once(sweep):
-    flags = ("--gamma", "6.4", "20", "--max_steps", 2, "--jobs", 1)
-    code, out, _ = sweep(*flags, "--first_latents", 2, "--turn_at", 5)
+    flags = ("--method", "factorvae", "annealed", "--max_steps", 2, "--jobs", 1)
+    code, out, _ = sweep(*flags, "--first_latents", 2)
     assert code == 0
-    assert out.count("it ends before --turn_at 5\n") == 1
-    assert out.count("8 of 10 latents never begin: --wake_at is unset\n") == 1
+    assert out.count("\n1 of 2 runs: it ends before --capacity_steps 100000\n") == 1
+    assert out.count("\n8 of 10 latents never begin: --wake_at is unset\n") == 1
 
 
 TWICE_TWO = ("--gamma", "6.4", "20", "--seed", "0-1", "--max_steps", "20", "--jobs", "1")
