@@ -230,7 +230,8 @@ def _digest(*networks: Mapping[str, torch.Tensor] | None) -> str:
     """Of the weights of networks, as state dicts; by it, results know what they are of."""
     digest = hashlib.sha256()
     for name, weight in ((n, w) for network in networks for n, w in (network or {}).items()):
-        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+        data = weight.cpu().flatten().view(torch.uint8)  # of any dtype
+        digest.update(name.encode() + data.numpy().tobytes())
     return digest.hexdigest()
 
 
