@@ -107,8 +107,7 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
         if any(row[2] for row in rows[1:]):
             about += " \N{PLUS-MINUS SIGN}: standard error."
         names, details = tuple(data["factor_names"]), content["details"]
-        if not all(isinstance(one, dict) for one in details.values()):
-            raise TypeError("details are something else")
+        _check_details(details)
         return SavedScores(path, *_measured_of(content), about, rows, details, names)
 
 
@@ -126,6 +125,38 @@ def read_scores(run_dir: Path) -> SavedValues | None:
         found = {name: score["value"] for name, score in content["scores"].items()}
         values = {name: float(value) for name, value in found.items() if value is not None}
         return SavedValues(path, *_measured_of(content), values)
+
+
+def read_results(path: Path) -> dict | None:
+    """The whole of a metrics.json, as evaluate.py writes it; None where there is none.
+
+    Raises:
+        UserError: the file is damaged, or of a version that wrote less.
+    """
+    if not path.is_file():
+        return None
+    with _taken_for_scores(path):
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        _measured_of(content)
+        _check_details(content["details"])
+        named = content["settings"]["metrics"]
+        whole = named is None or all(isinstance(name, str) for name in [*named])
+        for score in content["scores"].values():
+            numbers = (score["value"], score["standard_error"])
+            whole &= all(n is None or isinstance(n, int | float) for n in numbers)
+            whole &= isinstance(score["measure"], str) and isinstance(score["how"], str)
+        if not whole:
+            raise TypeError("scores are something else")
+        return content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _check_details(details: Mapping) -> None:
+    if not all(isinstance(one, dict) for one in details.values()):
+        raise TypeError("details are something else")
 
 
 def _measured_of(content: Mapping) -> tuple[int, tuple[str, str]]:

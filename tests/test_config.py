@@ -243,7 +243,8 @@ def test_help_lists_every_metric(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"(default: all that the data allow): {', '.join(METRICS)} --factors" in shown
+    told = "only these; scores of others that are there stay (default: all that the data allow)"
+    assert f"{told}: {', '.join(METRICS)} --factors" in shown
 
 
 def test_help_shows_the_defaults_of_the_dataset_and_the_method():

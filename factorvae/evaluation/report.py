@@ -23,7 +23,7 @@ from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME, check_writable, write_text
 from factorvae.methods import TOLD_BY_GAMMA
-from factorvae.saved_scores import DAMAGE, Score, scores_path
+from factorvae.saved_scores import Score, read_results, scores_path
 from factorvae.setting import differing_fields, setting_value, told_fields
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
@@ -175,14 +175,13 @@ def with_earlier(content: dict, path: Path) -> dict:
     file of anything else is left out whole, and so is one that is damaged.
     """
     asked = content["settings"]["metrics"]
-    if asked is None or not path.is_file():
+    if asked is None:
         return content
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        _check_results(earlier)
-        if _measured_of(earlier) != _measured_of(content):
-            return content
-    except (*DAMAGE, OSError):
+        earlier = read_results(path)
+    except (UserError, OSError):
+        return content
+    if earlier is None or _weights_and_points(earlier) != _weights_and_points(content):
         return content
     kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
     measures = {score["measure"] for score in kept.values()}
@@ -198,32 +197,13 @@ def with_earlier(content: dict, path: Path) -> dict:
     }
 
 
-def _measured_of(content: Mapping) -> list[object]:
-    """The weights, the data and the points that results are of."""
+def _weights_and_points(content: Mapping) -> list[object]:
+    """What results are of, with the data; earlier versions did not write down the weights."""
     return [
-        content["checkpoint"]["weights"],
-        *(content["data"][key] for key in ("name", "source", "num_images")),
-        *(content["settings"][key] for key in POINTS),
+        content["checkpoint"].get("weights"),
+        *(content["data"].get(key) for key in ("name", "source", "num_images")),
+        *(content["settings"].get(key) for key in POINTS),
     ]
-
-
-def _check_results(content: Mapping) -> None:
-    """Raise one of DAMAGE where scores, details and names of metrics are not as they are written.
-
-    Numbers are finite already, as JSON has no others.
-    """
-    named = content["settings"]["metrics"]
-    whole = named is None or all(isinstance(name, str) for name in [*named])
-    for score in content["scores"].values():
-        numbers = (score["value"], score["standard_error"])
-        whole &= all(n is None or isinstance(n, int | float) for n in numbers)
-        whole &= isinstance(score["measure"], str) and isinstance(score["how"], str)
-    if not whole or not all(isinstance(one, dict) for one in content["details"].values()):
-        raise TypeError("results are something else")
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _digest(*networks: Mapping[str, torch.Tensor] | None) -> str:

@@ -148,8 +148,9 @@ class Run:
                 say(line)
             verb = "resuming" if self.steps else "starting"
             say(f"{verb} at step {self.steps:,} of {self.until:,}")
-            for line in shortfalls(config, self.until) if self.steps < self.until else ():
-                say(line)
+            if self.steps < self.until:
+                for line in shortfalls(config, self.until):
+                    say(line)
             first, start = self.steps, time.monotonic()
             yield from self._fit(trainer, log, stop, bar)
             rate = (trainer.steps_done - first) / (time.monotonic() - start)
