@@ -117,16 +117,6 @@ TURNED = (
     f"{RATES} --latent_scale 0.1 {STARTED} --turn_at 2500 5000 --wake_at 5000 8000 "
     f"--max_steps 20000 --precision bf16 {TWO_CORES}"
 )
-EIGHT = (
-    f"{RATES} --disc_standardize --disc_batches 8 --latent_scale 0.1 --beta_start 4 "
-    "--gamma_start 50 --anneal_from 4000 --anneal_until 12000 --turn_at 2500 5000 7500 "
-    f"--wake_at 7500 10000 --max_steps 20000 --precision bf16 {TWO_CORES}"
-)
-SIXTEEN = (
-    "--disc_width 300 --disc_standardize --disc_batches 16 --lr 0.0006 --lr_disc 0.001 "
-    "--latent_scale 0.1 --beta_start 4 --gamma_start 100 --anneal_from 3000 --anneal_until 9000 "
-    "--wake_at 5000 8000 --max_steps 16000"
-)
 FALLING = f"{ONE_BY_ONE} --beta_start 4 --anneal_from 2000 --anneal_until 10000 --max_steps 20000"
 
 
@@ -135,9 +125,8 @@ def explored() -> list[Sweep]:
     shared = f"--log_every 500 {SEEDS}"
     longer = f"{ONE_BY_ONE} --max_steps 20000 {shared}"
     rising = "--gamma 35 --gamma_start 6.4 --anneal_from 3000 --anneal_until 12000"
-    betavae = f"{FALLING} {shared} --precision bf16 {TWO_CORES} --beta 4 --gamma 0"
+    betavae = f"{FALLING} --log_every 500 --precision bf16 {TWO_CORES} --beta 4 --gamma 0"
     unturned = f"{TURNED} --turn_at 0 --gamma 6.4 --seed 0"
-    sixteen = f"{SIXTEEN} --precision bf16 {TWO_CORES} --gamma 6.4 --seed 10-11"
     added = f"{FAST} --wake_at 5000 8000 --gamma 6.4 --seed 14-15"
     noisy = "--dataset noisy_dsprites --preset fast --precision bf16 --threads 2 --seed 0"
     float32 = f"--preset fast {TWO_CORES} --gamma 6.4 --seed 16"
@@ -145,10 +134,9 @@ def explored() -> list[Sweep]:
         Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("fast_fp32", "FactorVAE, fast, in float32", float32),
         Sweep("noisy_fast", "FactorVAE, fast", noisy),
-        Sweep("sixteen", "FactorVAE, codes of 16 steps", sixteen),
         Sweep("unturned", "FactorVAE, turned but for the turns", unturned),
         Sweep("falling", "FactorVAE, falling", f"{FALLING} {shared} --gamma 6.4"),
-        Sweep("falling_betavae", "beta-VAE, falling", betavae),
+        Sweep("falling_betavae", "beta-VAE, falling", f"{betavae} --seed 0-1"),
         Sweep("constant", "FactorVAE, woken once, longer", f"{longer} --gamma 6.4"),
         Sweep("gamma20", "FactorVAE, woken once, longer", f"{longer} --gamma 20"),
         Sweep("rising35", "FactorVAE, woken once, longer, gamma from 6.4", f"{longer} {rising}"),
@@ -178,13 +166,6 @@ PROFILES: dict[str, list[Sweep]] = {
             f"{FAST} --beta 4 --gamma 0 {UNSEEN}",
             "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
-        ),
-        Sweep(
-            "eight",
-            "FactorVAE, codes of 8 steps",
-            f"{EIGHT} --gamma 6.4 --seed 10-13",
-            on_the_way=ON_THE_LONGER_WAY,
-            past=True,
         ),
         Sweep(
             "turned",
@@ -255,7 +236,7 @@ PROFILES: dict[str, list[Sweep]] = {
         Sweep(
             "annealed",
             "FactorVAE, annealed",
-            f"{CONSTANT} --gamma 6.4 {ANNEALED} {SEEDS}",
+            f"{CONSTANT} --gamma 6.4 {ANNEALED} --seed 0-1",
             "dsprites_annealed",
             past=True,
         ),

@@ -172,13 +172,6 @@ class TrainConfig(Config):
         "model",
         "it sees codes of deviation 1 over the batch, as total correlation has no scale",
     )
-    disc_batches: int = option(
-        1,
-        "model",
-        "batches of codes that it trains on in a step: this one's and so many before",
-        minimum=1,
-        maximum=1000,
-    )
     latent_scale: float = option(
         1.0,
         "model",

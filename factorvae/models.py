@@ -158,7 +158,6 @@ class Discriminator(nn.Module):
         standardizes: whether it sees codes of mean 0 and deviation 1 over the batch. Total
             correlation does not depend on the scales of latents; layers do, and what they cannot
             see of a small latent is not penalised.
-        memory: codes of either kind that it keeps, `recent`, to train on; 0: none.
     """
 
     def __init__(
@@ -169,7 +168,6 @@ class Discriminator(nn.Module):
         generator: torch.Generator | None = None,
         *,
         standardizes: bool = False,
-        memory: int = 0,
     ) -> None:
         super().__init__()
         widths = [latent_dim] + [width] * depth
@@ -177,17 +175,6 @@ class Discriminator(nn.Module):
         self.out = Linear(widths[-1], 2)
         glorot_(self, generator)
         self.standardizes = standardizes
-        # draws from the prior at first, which are both joint and permuted
-        recent = torch.randn(2, memory, latent_dim, generator=generator) if memory else None
-        self.register_buffer("recent", recent)
-
-    def remember(self, z: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
-        """Put two batches [B, latent_dim] in the place of the oldest: [memory, latent_dim] each."""
-        if self.recent is None:
-            return z, z2
-        new = torch.stack([z, z2])
-        self.recent.copy_(torch.cat([self.recent[:, len(z) :], new], dim=1))
-        return self.recent[0], self.recent[1]
 
     def forward(self, z: Tensor) -> Tensor:
         if self.standardizes:
@@ -228,7 +215,6 @@ def discriminator_of(
         config.disc_width,
         generator,
         standardizes=config.disc_standardize,
-        memory=config.disc_batches * config.batch_size if config.disc_batches > 1 else 0,
     )
 
 

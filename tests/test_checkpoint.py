@@ -189,7 +189,7 @@ def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, wa
     with pytest.raises(UserError) as raised:
         checkpoint.load_checkpoint(path, to_resume=True)
     assert told in str(raised.value)
-    assert str(raised.value).startswith(f"{path} is no checkpoint that this project wrote: ")
+    assert str(raised.value).startswith(f"{path} is no checkpoint that this version wrote: ")
     assert len(str(raised.value)) < 1000
 
 

@@ -113,7 +113,7 @@ def test_a_vae_for_other_images_codes_or_weights_is_refused(tmp_path):
     decoder = nn.Sequential(nn.Linear(4, 32 * 32), nn.Unflatten(1, (1, 32, 32)))
     trainer = Trainer(SMALL, Own(), vae=VAE((1, 32, 32), 4, 16, decoder=decoder))
     save_checkpoint(tmp_path / "own.pt", {**trainer.state_dict(), "finished": True})
-    with pytest.raises(UserError, match="own.pt is no checkpoint that this project wrote"):
+    with pytest.raises(UserError, match="own.pt is no checkpoint that this version wrote"):
         load_model(tmp_path / "own.pt")
 
 

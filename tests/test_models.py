@@ -74,17 +74,6 @@ def test_a_discriminator_that_standardizes_sees_no_scale_and_no_mean(generator):
     assert (along.abs() < 1e-5).all() and (codes.grad.abs().amax(dim=0) > 1e-5).all()
 
 
-def test_a_discriminator_remembers_the_last_batches_of_either_kind(generator):
-    disc = Discriminator(2, 1, 8, generator, memory=6)
-    batches = torch.arange(40.0).reshape(5, 2, 2, 2)  # of five steps: joint and others
-    for joint, others in batches:
-        all_joint, all_others = disc.remember(joint, others)
-    assert torch.equal(all_joint, batches[2:, 0].flatten(0, 1))
-    assert torch.equal(all_others, batches[2:, 1].flatten(0, 1))
-    assert "recent" in disc.state_dict() and "recent" not in Discriminator(2, 1, 8).state_dict()
-    assert torch.equal(torch.stack(Discriminator(2, 1, 8).remember(*batches[0])), batches[0])
-
-
 def test_sampling_is_not_switched_by_training_mode():
     vae = VAE((1, 32, 32), 4, 8)
     x = torch.rand(2, 1, 32, 32)

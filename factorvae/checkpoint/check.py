@@ -50,7 +50,7 @@ def check_contents(path: Path, checkpoint: dict, to_resume: bool) -> None:
         if to_resume:
             _check_resumable(checkpoint, config)
     except _Misfit as error:
-        raise UserError(f"{path} is no checkpoint that this project wrote: {error}") from error
+        raise UserError(f"{path} is no checkpoint that this version wrote: {error}") from error
 
 
 class _Misfit(UserError):

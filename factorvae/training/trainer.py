@@ -107,7 +107,7 @@ class Trainer:
         if method.discriminator and self.penalty is None:
             self.discriminator = discriminator_of(config, weights).to(device)
             # what its term tells of one code depends on others: every process computes it of all
-            self.whole_codes = config.disc_standardize or config.disc_batches > 1
+            self.whole_codes = config.disc_standardize
             self.disc_parameters = list(self.discriminator.parameters())
             self.disc_optimizer = self._adam(self.disc_parameters, config.lr_disc, (0.5, 0.9))
             self._discriminator = world.parallel(self.discriminator)
@@ -186,11 +186,10 @@ class Trainer:
                 mu2, logvar2 = self.vae.encode(x2.to(dtype))  # by the encoder just updated
                 z2 = reparameterize(mu2, logvar2, self._noise())
                 # over the whole batch: in a world of several, codes of all processes change places
-                joint, z2 = self.discriminator.remember(seen, self.world.all_gather_rows(z2))
-                z_perm = permute_dims(z2, self.generator)
+                z_perm = permute_dims(self.world.all_gather_rows(z2), self.generator)
                 if not self.whole_codes:
                     z_perm = z_perm[self.shard]
-            both = torch.cat([joint.detach(), z_perm])  # [2B, latent_dim], or all that it remembers
+            both = torch.cat([seen.detach(), z_perm])  # [2B, latent_dim]
             d_joint, d_perm = self._discriminator(both.to(dtype)).chunk(2)  # [B, 2] each
             disc_loss = discriminator_loss(d_joint, d_perm)
             self.disc_optimizer.zero_grad()

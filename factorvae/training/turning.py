@@ -64,8 +64,6 @@ def turn_latents(
     _replace(vae.decoder.hidden.weight, optimizer, of_columns, turn, squares)
     if discriminator is not None:
         _replace(discriminator.hidden[0].weight, disc_optimizer, of_columns, turn, squares)
-        if discriminator.recent is not None:
-            discriminator.recent.copy_(discriminator.recent @ turn.T)
     return turn
 
 

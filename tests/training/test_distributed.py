@@ -31,7 +31,7 @@ SMALL += "--device cpu --log_every 5 --max_steps 20 --lr 1e-3 --wake_at 14".spli
 ON_CARD = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, lr=1e-3)
 # Asked for when a test is about to run: a process must not touch CUDA before it forks.
 needs_cuda = pytest.mark.skipif("not torch.cuda.is_available()", reason="no CUDA device")
-OF_ALL_CODES = "--disc_standardize --disc_batches 3 --first_latents 2 --add_at 6".split()
+OF_ALL_CODES = "--disc_standardize --first_latents 2 --add_at 6".split()
 COMMANDS = {  # folders are relative: each process has its own
     "whole": ["--output_dir", "whole"],
     "begun alone": ["--output_dir", "begun_alone"],

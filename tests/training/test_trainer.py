@@ -296,7 +296,7 @@ BF16 = pytest.param({"precision": "bf16"}, marks=pytest.mark.slow)  # emulated o
 WOKEN = {"latent_scale": 1e-3, "wake_at": (4,), "turn_at": (5,)}
 
 
-OF_ALL_CODES = {"disc_standardize": True, "disc_batches": 3, "turn_at": (2,)}
+OF_ALL_CODES = {"disc_standardize": True, "turn_at": (2,)}
 
 
 WAITING = {"first_latents": 2, "add_at": (2,), "wake_at": (4,)}

@@ -111,10 +111,7 @@ def test_a_turn_changes_neither_pictures_nor_what_the_discriminator_says(network
         mu, logvar = vae.encode(images)
         pictures, logits = vae.decode(mu), disc(mu)
         assert (kl_per_latent(mu, logvar) > 1.0).all()
-    recent = mu.clone()
-    disc.recent = torch.stack([mu, mu])
     found = turn_latents(vae, optimizers[0], disc, optimizers[1], mu, logvar)
-    assert torch.allclose(disc.recent[1], recent @ turn.T, atol=1e-4)
 
     assert torch.equal(found, turn)
     with torch.no_grad():
