@@ -400,7 +400,8 @@ class EvaluateConfig(Config):
     metrics: tuple[str, ...] | None = option(
         None,
         "metrics",
-        "only these; scores of others that are there stay (default: all that the data allow)",
+        "only these; scores of others that are there stay, if of the same weights and points "
+        "(default: all that the data allow)",
     )
     factors: tuple[str, ...] | None = option(
         None, "metrics", "score these factors only; the others vary at random (default: all)"

@@ -34,18 +34,28 @@ class Score:
 
 
 @dataclass(frozen=True)
-class SavedScores:
-    """The content of a metrics.json.
+class Measured:
+    """What a metrics.json is of.
 
-    path: the file. step: of the checkpoint that was measured. data: the name and source of the
-    images. about: these and the points that it was measured on. rows: of a table, of which the
-    first are headings. details: by metric; what explains its scores. factor_names: those that the
-    metrics used.
+    path: the file. step: of the checkpoint that was measured. weights: a digest of that one's; None
+    in files of earlier versions. data: the name and source of the images.
     """
 
     path: Path
     step: int
+    weights: str | None
     data: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class SavedScores(Measured):
+    """The content of a metrics.json.
+
+    about: the data and the points that it was measured on. rows: of a table, of which the first are
+    headings. details: by metric; what explains its scores. factor_names: those that the metrics
+    used.
+    """
+
     about: str
     rows: Sequence[Sequence[str]]
     details: Mapping[str, Mapping[str, object]]
@@ -53,13 +63,11 @@ class SavedScores:
 
 
 @dataclass(frozen=True)
-class SavedValues:
-    """The finite scores of a metrics.json by their names, and of what they are, as above."""
+class SavedValues(Measured):
+    """The finite scores of a metrics.json by their names, and how each was made, in words."""
 
-    path: Path
-    step: int
-    data: tuple[str, str]
     values: Mapping[str, float]
+    made: Mapping[str, str]
 
 
 def scores_path(checkpoint: Path) -> Path:
@@ -122,9 +130,12 @@ def read_scores(run_dir: Path) -> SavedValues | None:
         return None
     with _taken_for_scores(path):
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = {name: score["value"] for name, score in content["scores"].items()}
-        values = {name: float(value) for name, value in found.items() if value is not None}
-        return SavedValues(path, *_measured_of(content), values)
+        found = content["scores"].items()
+        values = {n: float(score["value"]) for n, score in found if score["value"] is not None}
+        factors, num_points = content["settings"].get("factors"), content["points"]["num_points"]
+        of = f", {num_points:,} points" + (f", {', '.join(factors)} only" if factors else "")
+        made = {name: score["how"] + of for name, score in found}
+        return SavedValues(path, *_measured_of(content), values, made)
 
 
 def read_results(path: Path) -> dict | None:
@@ -159,12 +170,14 @@ def _check_details(details: Mapping) -> None:
         raise TypeError("details are something else")
 
 
-def _measured_of(content: Mapping) -> tuple[int, tuple[str, str]]:
-    """The step of the model, and the name and source of the data."""
-    step, data = content["checkpoint"]["step"], (content["data"]["name"], content["data"]["source"])
-    if not isinstance(step, int) or not all(isinstance(word, str) for word in data):
-        raise TypeError("step and data are something else")
-    return step, data
+def _measured_of(content: Mapping) -> tuple[int, str | None, tuple[str, str]]:
+    """The step and the weights' digest of the model, and the name and source of the data."""
+    model, data = content["checkpoint"], (content["data"]["name"], content["data"]["source"])
+    step, weights = model["step"], model.get("weights")
+    named = all(isinstance(word, str) for word in (*data, weights or ""))
+    if not isinstance(step, int) or not named:
+        raise TypeError("step, weights and data are something else")
+    return step, weights, data
 
 
 @contextmanager

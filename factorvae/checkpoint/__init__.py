@@ -5,6 +5,7 @@ It is a dict of plain values and tensors: `format`, `version`, `config` (the fie
 methods without one), the optimisers' states, and what resuming needs besides.
 """
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -141,6 +142,16 @@ def export_weights(checkpoint: dict, dtype: torch.dtype = torch.float32) -> byte
     stream = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **kept, "discriminator": None}, stream)
     return stream.getvalue()
+
+
+def weights_digest(checkpoint: dict) -> str:
+    """Of the weights of its networks; by it, scores know what they are of."""
+    digest = hashlib.sha256()
+    for network in (checkpoint["vae"], checkpoint["discriminator"] or {}):
+        for name, weight in network.items():
+            data = weight.cpu().flatten().view(torch.uint8)  # of any dtype
+            digest.update(name.encode() + data.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def restore_vae(checkpoint: dict, device: torch.device | str = "cpu") -> VAE:

@@ -65,12 +65,15 @@ def find_checkpoints(names: Sequence[str] | None) -> list[Path]:
 
 
 def _checkpoints_in(path: Path) -> list[Path]:
-    """The file itself, or the checkpoint of a run folder, or those of the run folders in it."""
+    """The file itself, or the checkpoint of a run's folder, or those of the runs' folders in it.
+
+    Of a folder without any, the .pt files, as of models that ship.
+    """
     if not path.is_dir():
         return [path] if path.is_file() else []
     if (path / CHECKPOINT_NAME).is_file():
         return [path / CHECKPOINT_NAME]
-    return sorted(path.rglob(CHECKPOINT_NAME))
+    return sorted(path.rglob(CHECKPOINT_NAME)) or sorted(path.glob("*.pt"))
 
 
 @dataclass
@@ -216,7 +219,7 @@ def _lacking(model: EvaluatedModel, models: Sequence[EvaluatedModel]) -> dict[st
     """Why a model lacks what metrics need, by the words of `Metric.needs`."""
     lacking = {}
     if model.checkpoint["discriminator"] is None:
-        lacking["discriminator"] = "trained without a discriminator"
+        lacking["discriminator"] = "the checkpoint has no discriminator"
     if sum(other.setting == model.setting for other in models) < 2:
         lacking["models"] = NOT_COMPARED
     return lacking

@@ -2,21 +2,22 @@
 
 import csv
 import dataclasses
-import hashlib
 import importlib.metadata
 import io
 import json
 import math
 import platform
 import shutil
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from tqdm import tqdm
 
+from factorvae.checkpoint import weights_digest
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
@@ -73,14 +74,20 @@ class Outputs:
         columns = [column for s in scores for column in (s.name, f"{s.name}_se")]
         columns = [c for c in columns if any(c in _flat(model) for model in models)]
         settings = list(dict.fromkeys(key for model in models for key in model.setting))
+        made = {"evaluation_seed": self.config.seed}
+        made |= {name: getattr(self.config, name) for name in ("protocol", "dci_estimator")}
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["checkpoint", "seed", *settings, *columns])
+        names = ["checkpoint", "seed", *settings, *made, "num_points", "num_held_out", "repeats"]
+        writer = csv.DictWriter(text, [*names, *columns])
         writer.writeheader()
         for model in (model for group in group_by_setting(models) for model in group):
             flat = _flat(model)
             writer.writerow(
                 {"checkpoint": model.path, "seed": model.seed}
                 | model.setting
+                | made
+                | {"num_points": model.num_points, "num_held_out": model.num_held_out}
+                | {"repeats": self.config.repeats}
                 | {column: flat[column] for column in columns if column in flat}
             )
         self._write(Path(self.config.csv), text.getvalue())
@@ -129,7 +136,7 @@ def as_dict(model: EvaluatedModel, config: EvaluateConfig) -> dict[str, object]:
             "step": checkpoint["step"],
             "finished": checkpoint["finished"],
             "trained_on": {key: checkpoint["dataset"][key] for key in ("name", "source")},
-            "weights": _digest(checkpoint["vae"], checkpoint["discriminator"]),
+            "weights": weights_digest(checkpoint),
             "config": checkpoint["config"],
         },
         "data": {
@@ -172,7 +179,7 @@ def with_earlier(content: dict, path: Path) -> dict:
 
     They stay where they are of the same weights, data and points, and each tells how it was made;
     the settings beside them, but for the names of metrics, are those of the last call. An earlier
-    file of anything else is left out whole, and so is one that is damaged.
+    file of anything else is left out whole, with a line, and so is one that is damaged.
     """
     asked = content["settings"]["metrics"]
     if asked is None:
@@ -181,7 +188,11 @@ def with_earlier(content: dict, path: Path) -> dict:
         earlier = read_results(path)
     except (UserError, OSError):
         return content
-    if earlier is None or _weights_and_points(earlier) != _weights_and_points(content):
+    if earlier is None:
+        return content
+    if _weights_and_points(earlier) != _weights_and_points(content):
+        told = "had scores of other weights, data or points, which are gone"
+        tqdm.write(f"{path} {told}; --output NAME keeps such apart", file=sys.stderr)
         return content
     kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
     measures = {score["measure"] for score in kept.values()}
@@ -204,15 +215,6 @@ def _weights_and_points(content: Mapping) -> list[object]:
         *(content["data"].get(key) for key in ("name", "source", "num_images")),
         *(content["settings"].get(key) for key in POINTS),
     ]
-
-
-def _digest(*networks: Mapping[str, torch.Tensor] | None) -> str:
-    """Of the weights of networks, as state dicts; by it, results know what they are of."""
-    digest = hashlib.sha256()
-    for name, weight in ((n, w) for network in networks for n, w in (network or {}).items()):
-        data = weight.cpu().flatten().view(torch.uint8)  # of any dtype
-        digest.update(name.encode() + data.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _plain(value: object) -> object:

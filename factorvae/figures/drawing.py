@@ -14,6 +14,7 @@ from factorvae.checkpoint import (
     resolve_checkpoint,
     restore_dataset,
     restore_vae,
+    weights_digest,
 )
 from factorvae.config import TrainConfig, VisualizeConfig
 from factorvae.datasets import Dataset
@@ -57,7 +58,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     if dataset.source != checkpoint["dataset"]["source"]:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
     base_index = base_images(dataset, config)
-    scores = fitting(saved_scores(path, known_scores), step, dataset)
+    scores = fitting(saved_scores(path, known_scores), step, weights_digest(checkpoint), dataset)
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
         "checkpoint": path,
@@ -83,16 +84,19 @@ def base_images(dataset: Dataset, config: VisualizeConfig) -> np.ndarray:
     return choose_images(dataset, config.num_images, config.seed)
 
 
-def fitting(scores: Scores | None, step: int, dataset: Dataset) -> Scores | None:
-    """The scores, where they are of the checkpoint's step and of the images that are drawn.
+def fitting(scores: Scores | None, step: int, weights: str, dataset: Dataset) -> Scores | None:
+    """The scores, where they are of the checkpoint's weights and of the images that are drawn.
 
-    A line tells of those that are not.
+    A line tells of those that are not. weights: the checkpoint's digest.
     """
     if scores is None:
         return None
     drawn = dataset.name, dataset.source
     if scores.step != step:
         print(f"{scores.path} is of step {scores.step:,} and is left out; evaluate.py renews it")
+        return None
+    if scores.weights not in (weights, None):
+        print(f"{scores.path} is of other weights and is left out; evaluate.py renews it")
         return None
     if scores.data != drawn:
         one, other = (", ".join(data) for data in (scores.data, drawn))
@@ -153,31 +157,36 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
     dataset = restore_dataset(first, config.dataset, config.data_dir)
     base_index = base_images(dataset, config)
 
-    found = []  # each run's setting, seed and checkpoint
+    found = []  # each run's setting, seed, checkpoint and its weights' digest
     for path in paths:
         checkpoint = load_checkpoint(path)
         if data_of(checkpoint) != data_of(first):
             names = f"{paths[0].parent.name} and {path.parent.name}"
             raise UserError(f"{folder}: {names} are of different data, which no page has together")
-        found.append((setting_of(checkpoint), checkpoint["config"]["seed"], path))
+        seed = checkpoint["config"]["seed"]
+        found.append((setting_of(checkpoint), seed, path, weights_digest(checkpoint)))
     found.sort(key=lambda run: (order_of(run[0]), run[1], run[2].parent.name))
     others = differing_fields([setting for setting, *_ in found], TITLED)
 
-    def run_of(setting: Setting, path: Path) -> SweepRun:
+    def run_of(setting: Setting, path: Path, weights: str) -> SweepRun:
         step = setting["steps"]
-        scores = fitting(read_scores(path.parent), step, dataset)
+        scores = fitting(read_scores(path.parent), step, weights, dataset)
         return SweepRun(
             name=path.parent.name,
             setting=setting_title(setting, others),
             log=log_until(path.parent, step),
             scores={} if scores is None else scores.values,
+            made={} if scores is None else scores.made,
             gallery=lambda: gallery_of(
                 path, load_checkpoint(path), dataset, base_index, config, device
             ),
         )
 
-    runs = [run_of(setting, path) for setting, _, path in found]
-    print(f"{folder}: {len(runs)} runs")
-    title = f"{folder.name}: {len(runs)} runs on {dataset.name}"
+    runs = [run_of(setting, path, weights) for setting, _, path, weights in found]
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    below = {path.parents[1] for path in folder.glob(f"*/*/{CHECKPOINT_NAME}")}
+    more = f"; {len(below)} of its folders have runs, too, and pages of their own" if below else ""
+    print(f"{folder}: {count}{more}")
+    title = f"{folder.name}: {count} on {dataset.name}"
     for line in write_sweep_gallery(runs, output_dir, config.format, title):
         print(f"{output_dir}/{line}")

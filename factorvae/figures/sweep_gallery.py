@@ -1,8 +1,9 @@
 """The page of a sweep: its runs side by side, and pictures of the best and of the median one."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ class SweepRun:
     """A run of the sweep.
 
     setting: the name of what it has in common with its other seeds. log: columns of its log.
-    scores: by name, as in its metrics.json; empty where it was not evaluated. gallery: makes its
-    pictures.
+    scores: by name, as in its metrics.json; empty where it was not evaluated. made: how each was,
+    in words. gallery: makes its pictures.
     """
 
     name: str
@@ -40,6 +41,7 @@ class SweepRun:
     log: Mapping[str, np.ndarray] | None
     scores: Mapping[str, float]
     gallery: Callable[[], Gallery]
+    made: Mapping[str, str] = field(default_factory=dict)
 
 
 def by_setting(runs: Sequence[SweepRun]) -> dict[str, list[SweepRun]]:
@@ -50,15 +52,50 @@ def by_setting(runs: Sequence[SweepRun]) -> dict[str, list[SweepRun]]:
     return settings
 
 
+def comparable(runs: Sequence[SweepRun]) -> tuple[list[SweepRun], list[str]]:
+    """The runs without the scores that were made otherwise than most runs', and lines on these."""
+    made = {name: made_by_most(runs, name) for name in TABLE}
+    lines, kept = [], []
+    for run in runs:
+        others = [name for name in TABLE if name in run.scores and run.made.get(name) != made[name]]
+        scores = {name: value for name, value in run.scores.items() if name not in others}
+        kept.append(replace(run, scores=scores))
+        for name in others:
+            lines.append(
+                f"{TABLE[name][0]} of {run.name}: left out, it was made otherwise than most runs' "
+                f"({run.made[name]}; theirs: {made[name]})"
+            )
+    return kept, lines
+
+
+def made_by_most(runs: Sequence[SweepRun], name: str) -> str | None:
+    """How a score was made in most runs that have it; of as many, in the first."""
+    ways = Counter(run.made.get(name) for run in runs if name in run.scores)
+    return max(ways, key=ways.__getitem__, default=None)
+
+
+def how_made(runs: Sequence[SweepRun]) -> str:
+    """How the scores of a table were made, a sentence for those that were made alike."""
+    alike: dict[str, list[str]] = {}
+    for name, (heading, _) in TABLE.items():
+        if how := made_by_most(runs, name):
+            alike.setdefault(how, []).append(heading)
+    return "".join(f" {', '.join(headings)}: {how}." for how, headings in alike.items())
+
+
 def score_table(runs: Sequence[SweepRun]) -> list[list[str]]:
-    """Headings, then a row per setting: mean and standard deviation of each score over runs."""
+    """Headings, then a row per setting: mean and standard deviation of each score over runs.
+
+    Where some runs have no such score, the cell tells of how many it is.
+    """
     known = {name: head for name, head in TABLE.items() if any(name in run.scores for run in runs)}
     rows = [["setting", "runs", *(heading for heading, _ in known.values())]]
     for setting, group in by_setting(runs).items():
         cells = []
         for name, (_, decimals) in known.items():
             values = [run.scores[name] for run in group if name in run.scores]
-            cells.append(mean_and_deviation(values, decimals))
+            few = f" (of {len(values)})" if 0 < len(values) < len(group) else ""
+            cells.append(mean_and_deviation(values, decimals) + few)
         rows.append([setting, str(len(group)), *cells])
     return rows
 
@@ -86,7 +123,8 @@ def write_sweep_gallery(
     runs: Sequence[SweepRun], output_dir: Path, format: str, title: str
 ) -> list[str]:
     """Write the sweep's pictures and index.html; a line for each file, or why it is not there."""
-    lines, shown = [], []
+    runs, lines = comparable(runs)
+    shown = []
 
     def add(name: str, heading: str, caption: str, figure: Figure) -> None:
         file = f"{name}.{format}"
@@ -130,6 +168,7 @@ def write_sweep_gallery(
     settings = {run.name: run.setting for run in runs}
     known = any(run.scores for run in runs)
     caption = "Mean ± standard deviation over the runs of a setting." if known else "Not evaluated."
+    caption += how_made(runs)
     table = PageTable("scores", "Scores", caption, score_table(runs))
     page = html_page(title, shown, settings, [table])
     write_whole(output_dir / "index.html", page.encode())

@@ -182,10 +182,12 @@ def measured_once(tmp_path):
         ("--dataset", "table"),
     ],
 )
-def test_scores_of_other_points_do_not_stay(measured_once, flags):
+def test_scores_of_other_points_do_not_stay(measured_once, flags, capsys):
     path, scores = measured_once
     assert run("--model_path", path, *FEW, *flags, "--metrics", "mig") == 0
     assert read_json(scores)["scores"].keys() == OF_MIG
+    told = f"{scores} had scores of other weights, data or points, which are gone; --output NAME"
+    assert told in capsys.readouterr().err
 
 
 def test_scores_of_other_weights_do_not_stay(measured_once):
@@ -410,6 +412,8 @@ def test_many_checkpoints(sweep, capsys):
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["0", "1", "2", "0"]
     assert [row["gamma"] for row in rows] == ["6.4"] * 3 + ["0.0"]
+    made = ("evaluation_seed", "protocol", "dci_estimator", "num_points", "repeats")
+    assert [rows[0][name] for name in made] == ["0", "dlib", "gbt", "432", "1"]
     values = [float(row["recon_loss"]) for row in rows[:3]]
     expected = f"{np.mean(values):.2f} +- {np.std(values, ddof=1):.2f}"
     assert expected in out and "mean of 3 +- deviation" in out
@@ -841,3 +845,13 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, flags, message):
     assert len(lines) == 1 and lines[0].startswith(f"error: {message}")
     assert out == ""
     assert not list(tmp_path.glob("**/metrics.json"))
+
+
+def test_a_folder_of_files_is_all_of_them(tmp_path):
+    for name in ("one.pt", "two.pt"):
+        write_checkpoint(tmp_path / "shipped", name=name)
+    assert run("--model_path", tmp_path / "shipped", *FEW, "--metrics", "losses") == 0
+    assert sorted(path.name for path in (tmp_path / "shipped").glob("*.json")) == [
+        "one_metrics.json",
+        "two_metrics.json",
+    ]

@@ -7,6 +7,8 @@ from factorvae.figures.sweep_gallery import (
     SweepRun,
     best_and_median,
     by_setting,
+    comparable,
+    how_made,
     score_table,
     write_sweep_gallery,
 )
@@ -46,9 +48,32 @@ def test_a_setting_has_all_its_runs_wherever_they_stand():
 def test_the_table_has_mean_and_deviation_of_the_runs_that_were_evaluated():
     assert score_table(RUNS) == [
         ["setting", "runs", "FactorVAE score", "Recon"],
-        ["gamma 1", "3", "0.600 ± 0.141", "42.0 ± 2.8"],
+        ["gamma 1", "3", "0.600 ± 0.141 (of 2)", "42.0 ± 2.8 (of 2)"],
         ["gamma 6", "1", "0.750", "60.0"],
     ]
+
+
+def test_scores_made_otherwise_than_most_are_neither_averaged_nor_ranked():
+    runs = [
+        SweepRun(name, "gamma 1", None, {"disentanglement": d, "mig": 0.1}, None, made)
+        for name, d, made in (
+            ("a", 0.5, {"disentanglement": "lasso", "mig": "20 bins"}),
+            ("b", 0.1, {"disentanglement": "gbt", "mig": "20 bins"}),
+            ("c", 0.3, {"disentanglement": "gbt", "mig": "20 bins"}),
+        )
+    ]
+    kept, lines = comparable(runs)
+    assert [dict(run.scores) for run in kept] == [
+        {"mig": 0.1},
+        {"disentanglement": 0.1, "mig": 0.1},
+        {"disentanglement": 0.3, "mig": 0.1},
+    ]
+    assert lines == [
+        "DCI D of a: left out, it was made otherwise than most runs' (lasso; theirs: gbt)"
+    ]
+    assert score_table(kept)[1] == ["gamma 1", "3", "0.100 ± 0.000", "0.200 ± 0.141 (of 2)"]
+    assert how_made(kept) == " MIG: 20 bins. DCI D: gbt."
+    assert comparable(RUNS) == (RUNS, [])
 
 
 def test_best_and_median_are_by_the_score_and_never_the_same_run_twice():

@@ -18,7 +18,7 @@ from PIL import Image
 
 import visualize
 from factorvae import run_log
-from factorvae.checkpoint import save_checkpoint
+from factorvae.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
 from factorvae.errors import run_script
@@ -215,6 +215,20 @@ def test_scores_beside_the_checkpoint_are_on_the_page_where_they_are_of_its_step
     assert "runs/a/metrics.json is damaged" in capsys.readouterr().err
 
 
+def test_scores_of_other_weights_are_left_out(capsys, hung, sweep_runs):
+    folder = write_run("runs/a")
+    of_it = weights_digest(load_checkpoint(folder))
+    for weights in (of_it, None, "0" * 64):  # of it; of an earlier version; of another model's
+        content = scores_of(100)
+        content["checkpoint"]["weights"] = weights
+        (folder / "metrics.json").write_text(json.dumps(content))
+        for path in ("runs/a", "runs"):
+            assert run("--model_path", path) == 0
+    assert [len(tables) for *_, tables in hung] == [1, 1, 0]
+    assert [dict(shown.scores) for shown in sweep_runs] == [{"mig": 0.1234}] * 2 + [{}]
+    assert capsys.readouterr().out.count("runs/a/metrics.json is of other weights") == 2
+
+
 def test_scores_of_other_images_than_are_drawn_are_left_out(capsys, hung, sweep_runs):
     folder = write_run("runs/a")
     (folder / "metrics.json").write_text(json.dumps(scores_of(100)))
@@ -249,9 +263,10 @@ def test_factors_values_are_told_in_pi_where_they_are_multiples_of_it():
 
 
 def write_scores(folder, score, step):
-    scores = {"factor_vae_score": {"value": score}}
+    scores = {"factor_vae_score": {"value": score, "how": "by votes"}}
     data = {"name": "squares", "source": "drawn"}
     content = {"checkpoint": {"step": step}, "data": data, "scores": scores}
+    content |= {"settings": {"factors": ["x", "y"]}, "points": {"num_points": 2560}}
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
@@ -270,6 +285,8 @@ def test_scores_of_an_earlier_step_are_left_out_of_a_sweeps_page(sweep_runs, cap
         write_scores(write_run(f"sweep/{name}"), 0.5, measured)
     assert run("--model_path", "sweep") == 0
     assert [dict(shown.scores) for shown in sweep_runs] == [{}, {"factor_vae_score": 0.5}]
+    made = {"factor_vae_score": "by votes, 2,560 points, x, y only"}
+    assert [dict(shown.made) for shown in sweep_runs] == [{}, made]
     assert "sweep/a/metrics.json is of step 50 and is left out" in capsys.readouterr().out
 
 
