@@ -130,7 +130,21 @@ def explored() -> list[Sweep]:
     added = f"{FAST} --wake_at 5000 8000 --gamma 6.4 --seed 14-15"
     noisy = "--dataset noisy_dsprites --preset fast --precision bf16 --threads 2 --seed 0"
     float32 = f"--preset fast {TWO_CORES} --gamma 6.4 --seed 16"
+    recipe = " ".join(recipe_flags("fast")).replace(" --disc_standardize", "")
+    same = f"--precision bf16 {TWO_CORES} --gamma 6.4 --seed 16-17"
     sweeps = [
+        Sweep("without_standardize", "FactorVAE, fast, codes as they are", f"{recipe} {same}"),
+        Sweep("without_turn", "FactorVAE, fast, no turns", f"--preset fast --turn_at 0 {same}"),
+        Sweep(
+            "without_gamma",
+            "FactorVAE, fast, gamma 6.4 from the start",
+            f"--preset fast --gamma_start 0 {same}",
+        ),
+        Sweep(
+            "without_scale",
+            "FactorVAE, fast, first weights of Glorot's size",
+            f"--preset fast --latent_scale 1 {same}",
+        ),
         Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("fast_fp32", "FactorVAE, fast, in float32", float32),
         Sweep("noisy_fast", "FactorVAE, fast", noisy),

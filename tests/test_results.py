@@ -111,17 +111,50 @@ def test_what_ships_of_an_earlier_sweep_keeps_its_line(laptop, monkeypatch):
     assert len(after) == len(before.splitlines()) + 1
 
 
+DOCS = results.ROOT / "docs"
+
+
+def rows_of(name):
+    return list(csv.DictReader((DOCS / name).read_text().splitlines()))
+
+
 def test_the_page_is_what_these_rows_and_sweeps_make():
-    docs = results.ROOT / "docs"
-    rows, curve = (
-        list(csv.DictReader((docs / name).read_text().splitlines()))
-        for name in ("results.csv", "results_on_the_way.csv")
-    )
+    rows, curve = rows_of("results.csv"), rows_of("results_on_the_way.csv")
 
     def lines(text):
         return [line for line in text.splitlines() if not line.startswith("Drawn at commit")]
 
-    assert lines((docs / "results.md").read_text()) == lines(results.markdown(rows, curve))
+    assert lines((DOCS / "results.md").read_text()) == lines(results.markdown(rows, curve))
+
+
+def test_the_readme_tells_the_numbers_of_these_rows():
+    names = ("D_gbt", "C_gbt", "I_gbt", "factor_vae_score", "mig", "recon_loss")
+    told = [
+        [cell.strip() for cell in line.split("|")[3:-1]]  # from the seeds on
+        for line in (results.ROOT / "README.md").read_text().splitlines()
+        if line.startswith(("| FactorVAE, gamma", "| beta-VAE, beta"))
+    ]
+    rows = [row for row in rows_of("results.csv") if row["dataset"] == "dsprites"]
+    for cells, (_, group) in zip(told, results.groups_of(results.compared(rows)), strict=True):
+        seeds = sorted(int(row["seed"]) for row in group)
+        assert cells[0].removesuffix(", unseen") == f"{seeds[0]}-{seeds[-1]}"
+        assert cells[1:] == [results.cell(group, name) for name in names]
+
+
+def test_the_recipe_page_tells_the_numbers_of_these_rows():
+    text = (DOCS / "recipe.md").read_text()
+    names = ("factor_vae_score", "mig", "D_gbt", "D_lasso", "recon_loss")
+    names += ("num_active", "gaussian_total_correlation_sampled")
+    decimals = {"recon_loss": 1, "num_active": 0}
+    rows = [row for row in rows_of("results.csv") if "fast" in row["sweep"]]
+    assert len(rows) >= 14
+    for row in rows:
+        cells = [
+            f"{float(row[name]):.{decimals.get(name, 3)}f}".removeprefix("0") for name in names
+        ]
+        minutes = f"{float(row['seconds']) / 60:.0f}"
+        told = " | ".join([row["seed"], f"{int(row['steps']):,}", minutes, *cells])
+        assert f"| {told} |" in text
 
 
 def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypatch):

@@ -40,6 +40,10 @@ def total_steps(config: TrainConfig, num_images: int) -> int:
 def shortfalls(config: TrainConfig, until: int) -> list[str]:
     """What is asked for and a run of so many steps does not do, a line each."""
     lines = []
+    if config.max_steps and until < config.max_steps:
+        lines.append(
+            f"--num_epochs {config.num_epochs} ends it before --max_steps {config.max_steps}"
+        )
     if flags := beyond(config, until):
         lines.append(f"it ends before {', '.join(flags)}")
     if waiting := never_begin(config):
@@ -48,12 +52,13 @@ def shortfalls(config: TrainConfig, until: int) -> list[str]:
 
 
 def beyond(config: TrainConfig, until: int) -> list[str]:
-    """The flags of what a run of so many steps does not come to, with their steps."""
-    steps = {"anneal_until": config.anneal_until}
-    steps |= {name: max(getattr(config, name) or (0,)) for name in EVENTS}
+    """The flags of what a run of so many steps does not come to, with these steps."""
+    steps = {"anneal_until": (config.anneal_until,)}
+    steps |= {name: getattr(config, name) or () for name in EVENTS}
     if "capacity_steps" in METHODS[config.method].settings:
-        steps["capacity_steps"] = config.capacity_steps
-    return [f"--{name} {step}" for name, step in steps.items() if step >= until]
+        steps["capacity_steps"] = (config.capacity_steps,)
+    missed = {name: [str(step) for step in each if step >= until] for name, each in steps.items()}
+    return [f"--{name} {' '.join(each)}" for name, each in missed.items() if each]
 
 
 def never_begin(config: TrainConfig) -> int:

@@ -28,7 +28,7 @@ from factorvae.objective import (
 from factorvae.progress import Progress
 from factorvae.run_log import RunLog, columns, read_log
 from factorvae.training import loop
-from factorvae.training.loop import beyond, fit, total_steps
+from factorvae.training.loop import beyond, fit, shortfalls, total_steps
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer, derive_seed
 from tests.helpers import no_wait_for_the_device, rows_but_speed, same_state
@@ -345,6 +345,10 @@ def test_what_a_run_of_so_many_steps_does_not_come_to():
     annealed = TrainConfig(method="annealed", capacity_steps=5)
     assert beyond(annealed, 5) == ["--capacity_steps 5"]
     assert beyond(annealed, 6) == []
+    assert beyond(TrainConfig(turn_at=(2, 4, 9)), 4) == ["--turn_at 4 9"]
+    assert shortfalls(TrainConfig(num_epochs=2, max_steps=9), 4) == [
+        "--num_epochs 2 ends it before --max_steps 9"
+    ]
 
 
 class OperationNames(TorchDispatchMode):
