@@ -243,7 +243,8 @@ def test_help_lists_every_metric(capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    told = "only these; scores of others that are there stay (default: all that the data allow)"
+    told = "only these; scores of others that are there stay, if of the same weights and points "
+    told += "(default: all that the data allow)"
     assert f"{told}: {', '.join(METRICS)} --factors" in shown
 
 

@@ -302,9 +302,11 @@ def _is_sweep(one: dict, _: dict) -> bool:
 
 
 def _make_scores(folder: Path) -> None:
-    scores = {"mig": {"value": 0.25}, "factor_vae_score": {"value": 0.5}}
+    values = {"mig": 0.25, "factor_vae_score": 0.5}
+    scores = {name: {"value": value, "how": "somehow"} for name, value in values.items()}
     data = {"name": "squares", "source": "drawn"}
     content = {"checkpoint": {"step": 100}, "data": data, "scores": scores}
+    content |= {"settings": {"factors": None}, "points": {"num_points": 2560}}
     (folder / METRICS_NAME).write_text(json.dumps(content))
 
 

@@ -74,7 +74,7 @@ def test_what_a_run_does_not_come_to_is_told(run_train, run_dir):
     flags = ("--output_dir", run_dir, "--preset", "fast", "--disc_width", 16, "--add_at", 2)
     code, out, _ = run_train(*flags, "--wake_at", 3, "--max_steps", 4)
     assert code == 0
-    assert "it ends before --anneal_until 10000, --turn_at 5000\n" in out
+    assert "it ends before --anneal_until 10000, --turn_at 1500 2500 5000\n" in out
     assert "it ends before" not in run_train("--max_steps", 4)[1]
 
 
