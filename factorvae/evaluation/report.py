@@ -74,20 +74,20 @@ class Outputs:
         columns = [column for s in scores for column in (s.name, f"{s.name}_se")]
         columns = [c for c in columns if any(c in _flat(model) for model in models)]
         settings = list(dict.fromkeys(key for model in models for key in model.setting))
-        made = {"evaluation_seed": self.config.seed}
-        made |= {name: getattr(self.config, name) for name in ("protocol", "dci_estimator")}
+        made = ("protocol", "dci_estimator", "repeats")
+        points = ("num_points", "num_held_out")
         text = io.StringIO()
-        names = ["checkpoint", "seed", *settings, *made, "num_points", "num_held_out", "repeats"]
-        writer = csv.DictWriter(text, [*names, *columns])
+        names = ["checkpoint", "seed", *settings, "evaluation_seed", *made, *points, *columns]
+        writer = csv.DictWriter(text, names)
         writer.writeheader()
         for model in (model for group in group_by_setting(models) for model in group):
             flat = _flat(model)
             writer.writerow(
                 {"checkpoint": model.path, "seed": model.seed}
                 | model.setting
-                | made
-                | {"num_points": model.num_points, "num_held_out": model.num_held_out}
-                | {"repeats": self.config.repeats}
+                | {"evaluation_seed": self.config.seed}
+                | {name: getattr(self.config, name) for name in made}
+                | {name: getattr(model, name) for name in points}
                 | {column: flat[column] for column in columns if column in flat}
             )
         self._write(Path(self.config.csv), text.getvalue())

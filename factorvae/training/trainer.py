@@ -106,8 +106,6 @@ class Trainer:
         self.discriminator = None
         if method.discriminator and self.penalty is None:
             self.discriminator = discriminator_of(config, weights).to(device)
-            # what its term tells of one code depends on others: every process computes it of all
-            self.whole_codes = config.disc_standardize
             self.disc_parameters = list(self.discriminator.parameters())
             self.disc_optimizer = self._adam(self.disc_parameters, config.lr_disc, (0.5, 0.9))
             self._discriminator = world.parallel(self.discriminator)
@@ -165,7 +163,9 @@ class Trainer:
         kl = kl_latents.sum()
         penalty = torch.zeros_like(kl)
         if self.discriminator:
-            seen = self.world.all_gather_codes(z)[0] if self.whole_codes else z
+            # what it tells of one standardised code depends on all: every process takes all of them
+            whole = self.discriminator.standardizes
+            seen = self.world.all_gather_codes(z)[0] if whole else z
             d_joint = self._discriminator(seen.to(dtype))  # [B, 2]
             penalty = total_correlation(d_joint)
         elif self.penalty:  # of the whole batch: in a world of several, of all processes' codes
@@ -187,7 +187,7 @@ class Trainer:
                 z2 = reparameterize(mu2, logvar2, self._noise())
                 # over the whole batch: in a world of several, codes of all processes change places
                 z_perm = permute_dims(self.world.all_gather_rows(z2), self.generator)
-                if not self.whole_codes:
+                if not whole:
                     z_perm = z_perm[self.shard]
             both = torch.cat([seen.detach(), z_perm])  # [2B, latent_dim]
             d_joint, d_perm = self._discriminator(both.to(dtype)).chunk(2)  # [B, 2] each
