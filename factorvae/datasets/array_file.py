@@ -98,11 +98,14 @@ def _blocks(path: Path, preparation: Preparation) -> Iterator[np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             file, dtype, shape, _ = open_member(archive, "images")
             n, row = shape[0], shape[1:] if shape[-1] != 1 else shape[1:3]
-            step = max(1, BYTES_AT_ONCE // int(np.prod(row)))
+            step, brightest = max(1, BYTES_AT_ONCE // int(np.prod(row))), 0
             with file:
                 for start in range(0, n, step):
                     images = read_rows(file, min(step, n - start), dtype, row)
+                    brightest = max(brightest, images.max())
                     yield fit_all(images, preparation)
                 expect_end(file, "images")
     except UNREADABLE as error:
         raise UserError(f"{path}: {error or 'it ends early'}: {EXPECTED}") from error
+    if brightest <= 1:  # as masks are often kept; seen as levels of 255 they are all black
+        raise UserError(f"{path}: no pixel is more than 1: expected levels from 0 to 255")

@@ -68,6 +68,11 @@ def _labels(path: Path, images: Sequence[str]) -> tuple[list[str], np.ndarray]:
             f"{path}: its first line has {len(header)} columns: expected one of file names, then "
             "one for each factor, separated by commas"
         )
+    if str(PurePosixPath(header[0])) in images:
+        raise UserError(
+            f"{path}: its first line is of {header[0]}: expected a line before it that names the "
+            "columns, such as `file,colour,size`"
+        )
     labels: dict[str, list[str]] = {}
     for number, line in rows:
         image, *values = map(str.strip, line)

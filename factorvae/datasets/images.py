@@ -145,7 +145,7 @@ def _prepare(
                     if not isinstance(result, UserError):
                         good.append(result)
                     elif left_out is None:
-                        raise result
+                        raise UserError(f"{result}; --skip_bad_images leaves it out")
                     else:
                         tqdm.write(f"left out: {result}", file=sys.stderr)
                         left_out.append(number)
@@ -175,7 +175,7 @@ def _decode_one(source: ImageSource, name: str, preparation: Preparation) -> np.
             told = "not an image"
         if not isinstance(error, CropTooLarge):
             told += ": expected a sound image"
-        return UserError(f"{source.place(name)}: {told}; --skip_bad_images leaves it out")
+        return UserError(f"{source.place(name)}: {told}")
 
 
 def decode(data: bytes, preparation: Preparation) -> np.ndarray:

@@ -17,6 +17,7 @@ Index = np.ndarray | Tensor
 # network, its optimiser and whatever else runs there.
 LARGEST_SHARE_OF_DEVICE = 0.7
 COPIED_AT_ONCE = 1 << 28  # bytes
+CHECKED_IMAGES = 64  # of a dataset of one's own, over its whole length
 COPIES_IN_FLIGHT = 50  # batches that may wait in pinned memory to be copied
 
 
@@ -168,7 +169,10 @@ class OwnTable:
 
     def __init__(self, own: "OwnImages") -> None:
         self.own = own
-        first = own.batch(torch.zeros(1, dtype=torch.int64), "cpu")
+        if not len(own):
+            raise UserError("a dataset of one's own has at least one image")
+        spread = torch.linspace(0, len(own) - 1, min(CHECKED_IMAGES, len(own))).long()
+        first = own.batch(spread, "cpu")
         if not (isinstance(first, Tensor) and first.dtype == torch.float32 and first.ndim == 4):
             found = f"{first.dtype} {[*first.shape]}" if isinstance(first, Tensor) else type(first)
             raise UserError(f"batch(index, device) gives float32 [B, C, H, W], not {found}")

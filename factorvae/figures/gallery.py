@@ -357,7 +357,8 @@ EXHIBITS = (
         "Mutual information",
         Gallery.factor_matrix,
         "What each latent knows about each factor, as a share of the factor's entropy, from 20 "
-        "equal-width bins of its posterior means. MIG is the mean gap between the best two.",
+        "equal-width bins of its posterior means. MIG is the mean gap between the best two, of "
+        "images drawn for this picture.",
         needs_factors=True,
     ),
     Exhibit(
@@ -425,7 +426,9 @@ def write_gallery(
     for exhibit in _told(EXHIBITS):
         obstacle = exhibit.obstacle(gallery)
         if obstacle is not None:
-            lines.append(f"{exhibit.name}: left out, {obstacle}")
+            earlier = output_dir / f"{exhibit.name}.{format}"
+            stays = f"; {earlier.name} there is an earlier one" if earlier.exists() else ""
+            lines.append(f"{exhibit.name}: left out, {obstacle}{stays}")
             continue
         picture = exhibit.make(gallery)
         if isinstance(picture, list):

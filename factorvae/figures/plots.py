@@ -812,10 +812,15 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     return layout.figure
 
 
+NARROW = 8  # a log axis that spans less is ticked as a linear one
+
+
 def _scale_by_log(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.autoscale(axis="y")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_ylim()
+    narrow = high < NARROW * low  # 1, 2 and 5 alone would leave it with a tick or none
+    axes.yaxis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
 

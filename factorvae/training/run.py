@@ -158,8 +158,7 @@ class Run:
             if self.state == "finished":
                 say(f"finished {self.steps:,} steps at {rate:.1f} steps/s")
             else:
-                command = "the same command" + " without --overwrite" * config.overwrite
-                say(f"stopped at step {self.steps:,}; {command} goes on from there")
+                say(f"stopped at step {self.steps:,}; {how_to_go_on(config)}")
 
     def _fit(
         self, trainer: Trainer, log: RunLog | None, stop: StopSignals, bar: ProgressOfRun
@@ -238,6 +237,12 @@ def check_memory(
             f"--disc_depth {config.disc_depth} and --disc_width {config.disc_width} takes "
             f"{needed / 2**30:,.1f} GiB to train; {device} has {there / 2**30:,.1f} GiB"
         )
+
+
+def how_to_go_on(config: TrainConfig) -> str:
+    """With what was stopped."""
+    command = "the same command" + " without --overwrite" * config.overwrite
+    return f"{command} goes on from there"
 
 
 def train_one(run: Run, device: torch.device) -> int:

@@ -27,7 +27,7 @@ from factorvae.files import SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
 from factorvae.training.loop import shortfalls
-from factorvae.training.run import Run, about_device
+from factorvae.training.run import Run, about_device, how_to_go_on
 from factorvae.training.run_folder import make_run_dir, run_name
 from factorvae.training.signals import SIGNALS, StopSignals, end_with_parent
 from factorvae.training.sweep_folder import check_same_sweep, sweep_table, write_sweep
@@ -124,6 +124,8 @@ def _train_sweep(
         print(f"next: python evaluate.py --model_path {folder}")
     states = {summary["state"] for summary in summaries}
     if states & {"new", "stopped"}:  # also where one process alone was told to stop
+        if world.rank == 0:
+            print(how_to_go_on(configs[0]))
         return 128 + (stop.signal or signal.SIGTERM)
     return 2 if "failed" in states else 0
 

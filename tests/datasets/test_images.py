@@ -311,6 +311,7 @@ def test_a_name_cannot_reach_the_terminal(folder, capsys):
         load(folder, skip_bad_images=True)
         told = capsys.readouterr().err
         assert f"left out 1 of {COUNT + 1} images: {escaped}\n" in told
+        assert "--skip_bad_images" not in told
         assert "\x1b[31m" not in told and "\u202e" not in told
 
 

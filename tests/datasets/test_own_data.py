@@ -199,6 +199,13 @@ def test_another_shape_or_type_is_one_line(tmp_path, case):
     assert_refused(write_npz(tmp_path, **changes), told, "expected an npz with images uint8")
 
 
+def test_masks_of_0_and_1_are_no_levels(tmp_path):
+    path = write_npz(tmp_path, images=(pictures(12, 64, 64) > 127).astype(np.uint8))
+    for _ in range(2):  # nothing that a second call would take was kept
+        with pytest.raises(UserError, match="no pixel is more than 1: expected levels from 0 to"):
+            load(path)
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "mine.npz"
     assert_refused(path, "is not there, or is no file")
@@ -331,6 +338,7 @@ CSV_FAULTS = {
     "a value too many": (LABELS.replace("cube,1", "cube,1,1"), "line 3", "not `1.png,cube,1,1`"),
     "semicolons": (LABELS.replace(",", ";"), "first line has 1 columns", "separated by commas"),
     "nothing": ("", "first line has 0 columns"),
+    "no heading": (LABELS.partition("\n")[2], "its first line is of 0.png: expected a line before"),
     "a factor twice": (LABELS.replace("size", "shape"), "distinct names of factors"),
     "an overflow": (LABELS.replace("2.5", "1e999"), "size of image 2 is inf: expected finite"),
 }

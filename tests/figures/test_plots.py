@@ -591,6 +591,16 @@ def test_what_came_before_a_run_settled_does_not_squash_the_rest():
         assert ticks[-1] == 30_000 and len(set(ticks)) == len(ticks)
 
 
+@pytest.mark.parametrize("span", [1.1, 2.0, 7.0, 9.0, 1000.0])
+def test_a_log_axis_has_ticks_however_little_it_spans(span):
+    log = make_log(10, 3)
+    log["recon"] = np.geomspace(50 * span, 50, 10)
+    axes = find(plots.training_curves(log, title=TITLE), "recon")
+    low, high = axes.get_ylim()
+    shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert 2 <= len(shown) <= 12
+
+
 @pytest.mark.parametrize("lowest", [0.25, 0.6])
 def test_every_accuracy_is_in_view_with_that_of_chance(lowest):
     log = make_log(10, 3)

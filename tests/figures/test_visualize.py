@@ -349,6 +349,15 @@ def test_what_cannot_be_drawn_is_left_out_and_said(capsys):
     assert [kind for kind, _ in shown_on(page)] == ["png", "gif", "png", "png"]
 
 
+def test_a_picture_of_before_is_not_passed_off_as_the_models(capsys):
+    folder = write_run("runs/a", "plain")
+    assert run("--model_path", "runs/a") == 0
+    (folder / "stats.csv").unlink()
+    assert run("--model_path", "runs/a") == 0
+    told = "there is no log beside the checkpoint; training.png there is an earlier one\n"
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_vector_pictures_stand_beside_a_page_that_shows_pixels():
     write_run("runs/a")

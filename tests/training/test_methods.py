@@ -15,7 +15,7 @@ import evaluate
 import train
 import visualize
 from benchmarks.results import PROFILES
-from factorvae.checkpoint import load_checkpoint
+from factorvae.checkpoint import load_checkpoint, load_model
 from factorvae.config import TrainConfig, parse, parse_sweep
 from factorvae.errors import run_script
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
@@ -304,13 +304,15 @@ def test_the_page_of_methods_says_what_the_table_of_methods_does():
         assert row[3] == f"{config.beta:g}, {config.gamma:g}"
 
 
-def test_the_penalty_of_ones_own_on_the_page_trains(sprites, capsys):
+def test_the_penalty_of_ones_own_on_the_page_trains(sprites, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
     names = {"dataset": sprites}
     exec(compile(code, "docs/methods.md", "exec"), names)
     assert float(capsys.readouterr().out) > 0
     assert names["trainer"].discriminator is None
     assert names["trainer"].steps_done == 5
+    assert load_model("sparse.pt").latent_dim == 6
 
 
 def test_the_profile_of_the_results_has_every_method_with_five_seeds():

@@ -500,6 +500,7 @@ def test_a_signal_stops_a_sweep_in_turns_and_it_goes_on(sweep, alone):
         code, out, err = sweep(*flags, "--max_steps", ENDLESS)
     assert code == 143
     assert "Traceback" not in out + err
+    assert out.endswith("\nthe same command goes on from there\n")
     stopped = load_checkpoint(first)["step"]
     assert f"stopped {first.name}: at step {stopped}" in out
     told = told_of(sweep.folder)
