@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 
-from factorvae.config import TrainConfig, as_given
+from factorvae.config import TrainConfig, as_given, unknown_settings
 from factorvae.methods import METHOD_SETTINGS, METHODS, settings_of_others
 
 Setting = Mapping[str, object]  # by name; it has method, beta, gamma and steps among others
@@ -22,7 +22,9 @@ def setting_of(checkpoint: dict) -> dict[str, object]:
         if f.metadata["setting"]
     }
     data = f"{known['name']}, {known['source']}"
-    return {"trained on": data, **values, "steps": checkpoint["step"]}
+    unknown = [f"{name} {as_given(value)}" for name, value in unknown_settings(trained).items()]
+    another = {"another version's": ", ".join(unknown) or None}
+    return {"trained on": data, **values, **another, "steps": checkpoint["step"]}
 
 
 def order_of(setting: Setting) -> tuple:

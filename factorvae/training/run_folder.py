@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from factorvae.checkpoint import describe_dataset, load_checkpoint
-from factorvae.config import TrainConfig, as_given, flag_of
+from factorvae.config import TrainConfig, as_given, flag_of, unknown_settings
 from factorvae.datasets import Dataset
 from factorvae.errors import UserError
 from factorvae.files import (
@@ -102,7 +102,10 @@ def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str
             there = tuple(there)
         if field.metadata["resume"] == "same" and there != here:
             differences.append(_told(flag_of(field), there, here))
-    return differences
+    return differences + [
+        f"--{name} is {as_given(value)} there and no setting of this version"
+        for name, value in unknown_settings(earlier).items()
+    ]
 
 
 def _told(flag: str, there: object, here: object) -> str:

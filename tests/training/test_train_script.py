@@ -14,7 +14,8 @@ import torch
 
 import train
 from factorvae import run_log
-from factorvae.checkpoint import load_checkpoint
+from factorvae.checkpoint import load_checkpoint, save_checkpoint
+from factorvae.setting import setting_of
 from factorvae.training import run_folder
 from factorvae.training.run import train_one
 from tests.helpers import meanwhile, run_main
@@ -68,6 +69,25 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     assert code == 0
     assert "starting at step 0 of 5" in out
     assert run_log.read_log(run_dir)["step"].tolist() == [5]
+
+
+def test_a_run_of_another_versions_settings_goes_on_where_they_did_nothing(run_train, run_dir):
+    flags = ("--output_dir", run_dir, "--log_every", 5)
+    assert run_train(*flags, "--max_steps", 5)[0] == 0
+    checkpoint = load_checkpoint(run_dir)
+    for more, until, expected in (
+        ({"disc_batches": 1}, 10, 0),
+        ({"disc_batches": 8, "warmth": 2.0}, 15, 2),
+    ):
+        checkpoint["config"] |= more
+        save_checkpoint(run_dir / "ckpt.pt", checkpoint)
+        code, _, err = run_train(*flags, "--max_steps", until)
+        assert code == expected
+    told = "--disc_batches is 8 there and no setting of this version; --warmth is 2.0 there and"
+    assert f"another run: {told}" in err
+    assert setting_of(checkpoint)["another version's"] == "disc_batches 8, warmth 2.0"
+    checkpoint["config"] |= {"disc_batches": 1, "warmth": None}
+    assert setting_of(checkpoint)["another version's"] is None
 
 
 def test_what_a_run_does_not_come_to_is_told(run_train, run_dir):
