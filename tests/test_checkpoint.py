@@ -163,6 +163,8 @@ MISFITS = [
     ("dataset options", lambda _: {"exec": "ls"}, "the unknown option exec"),
     ("dataset options", lambda _: {"crop": -5}, "--crop must be at least 1"),
     ("dataset factor_sizes", lambda _: [3], "its factors' names and sizes do not fit"),
+    ("config disc_batches", lambda _: torch.zeros(3), "its setting disc_batches is of type Tensor"),
+    ("config later", lambda _: [[1]], "its setting later is of type list"),
     ("step", lambda _: -1, "its step is out of range"),
     ("step", lambda _: True, "its step is of type bool"),
     ("finished", lambda _: "yes", "its finished is of type str"),

@@ -63,12 +63,20 @@ def _settings(checkpoint: dict) -> TrainConfig:
     A recipe that there is no more is not named: what it filled is there.
     """
     given = _of_type(checkpoint, "config", dict)
+    for name, value in given.items():  # also of those that are known no more: they are told
+        if not (isinstance(name, str) and _is_plain(value)):
+            raise _Misfit(f"its setting {name} is of type {type(value).__name__}")
     if isinstance(given.get("preset"), str) and given["preset"] not in RECIPES:
         given = {**given, "preset": None}
     try:
         return config_of(given)
     except UserError as error:
         raise _Misfit(f"in its settings, {error}") from error
+
+
+def _is_plain(value: object) -> bool:
+    values = value if isinstance(value, tuple | list) else (value,)
+    return all(one is None or isinstance(one, bool | int | float | str) for one in values)
 
 
 def config_of(settings: Mapping[str, object]) -> TrainConfig:
