@@ -131,6 +131,7 @@ def explored() -> list[Sweep]:
     noisy = "--dataset noisy_dsprites --preset fast --precision bf16 --threads 2 --seed 0"
     float32 = f"--preset fast {TWO_CORES} --gamma 6.4 --seed 16"
     recipe = " ".join(recipe_flags("fast")).replace(" --disc_standardize", "")
+    unscaled = f"{recipe} --latent_scale 1 --turn_at 1500 2500 5000 15000 --precision bf16"
     same = f"--precision bf16 {TWO_CORES} --gamma 6.4 --seed 16-17"
     sweeps = [
         Sweep("without_standardize", "FactorVAE, fast, codes as they are", f"{recipe} {same}"),
@@ -144,6 +145,11 @@ def explored() -> list[Sweep]:
             "without_scale",
             "FactorVAE, fast, first weights of Glorot's size",
             f"--preset fast --latent_scale 1 {same}",
+        ),
+        Sweep(
+            "unscaled",
+            "FactorVAE, fast, codes as they are and first weights of Glorot's size",
+            f"{unscaled} {TWO_CORES} --gamma 6.4 --seed 22 24",
         ),
         Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("fast_fp32", "FactorVAE, fast, in float32", float32),
