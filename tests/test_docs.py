@@ -107,6 +107,20 @@ def test_a_dataset_of_another_form_is_refused(own, told):
         Trainer(SMALL, own)
 
 
+def test_the_images_that_are_checked_of_a_large_dataset_are_there():
+    class Large(Own):
+        def __len__(self):
+            return 20_000_000  # more than float32 counts
+
+        def batch(self, index, device):
+            asked.extend(index.tolist())
+            return self.images[index % 8].to(device)
+
+    asked = []
+    Trainer(SMALL, Large())
+    assert (min(asked), max(asked)) == (0, 19_999_999)
+
+
 def test_a_vae_for_other_images_codes_or_weights_is_refused(tmp_path):
     with pytest.raises(UserError, match="takes images"):
         Trainer(SMALL, Own(), vae=VAE((1, 64, 64), 4, 16))

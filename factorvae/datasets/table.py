@@ -171,8 +171,9 @@ class OwnTable:
         self.own = own
         if not len(own):
             raise UserError("a dataset of one's own has at least one image")
-        spread = torch.linspace(0, len(own) - 1, min(CHECKED_IMAGES, len(own))).long()
-        first = own.batch(spread, "cpu")
+        checked = min(CHECKED_IMAGES, len(own))
+        spread = torch.linspace(0, len(own) - 1, checked, dtype=torch.float64)  # exact to the last
+        first = own.batch(spread.long(), "cpu")
         if not (isinstance(first, Tensor) and first.dtype == torch.float32 and first.ndim == 4):
             found = f"{first.dtype} {[*first.shape]}" if isinstance(first, Tensor) else type(first)
             raise UserError(f"batch(index, device) gives float32 [B, C, H, W], not {found}")
