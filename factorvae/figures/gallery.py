@@ -424,10 +424,10 @@ def write_gallery(
     """
     lines, shown = [], []
     for exhibit in _told(EXHIBITS):
+        name, kind = f"{exhibit.name}.{format}", "png"
         obstacle = exhibit.obstacle(gallery)
         if obstacle is not None:
-            earlier = output_dir / f"{exhibit.name}.{format}"
-            stays = f"; {earlier.name} there is an earlier one" if earlier.exists() else ""
+            stays = f"; {name} there is an earlier one" if (output_dir / name).exists() else ""
             lines.append(f"{exhibit.name}: left out, {obstacle}{stays}")
             continue
         picture = exhibit.make(gallery)
@@ -436,7 +436,6 @@ def write_gallery(
             write_whole(output_dir / name, encode_gif(picture))
             data = encode_gif([untitled(frame) for frame in picture])
         else:
-            name, kind = f"{exhibit.name}.{format}", "png"
             data = write_figure(picture, output_dir / name, format)
         lines.append(name)
         caption = exhibit.caption_for(gallery)
