@@ -79,6 +79,18 @@ TOLD_BY_GAMMA = frozenset({"factorvae", "betavae"})
 METHOD_SETTINGS = frozenset(name for method in METHODS.values() for name in method.settings)
 
 
+# of the discriminator, where a method has one
+DISCRIMINATOR_SETTINGS = frozenset({"lr_disc", "disc_depth", "disc_width", "disc_standardize"})
+# those that do something under some methods only
+SETTINGS_OF_SOME = METHOD_SETTINGS | DISCRIMINATOR_SETTINGS
+
+
 def settings_of_others(method: str) -> frozenset[str]:
-    """The settings of other methods only, which say nothing about a model of this one."""
+    """The settings of other methods only."""
     return METHOD_SETTINGS - set(METHODS.get(method, Method()).settings)
+
+
+def idle_settings(method: str) -> frozenset[str]:
+    """Those that say nothing about a model of this method."""
+    discriminator = METHODS.get(method, Method()).discriminator
+    return settings_of_others(method) | (frozenset() if discriminator else DISCRIMINATOR_SETTINGS)

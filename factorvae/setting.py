@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from factorvae.config import TrainConfig, as_given, unknown_settings
-from factorvae.methods import METHOD_SETTINGS, METHODS, settings_of_others
+from factorvae.methods import METHODS, SETTINGS_OF_SOME, idle_settings
 
 Setting = Mapping[str, object]  # by name; it has method, beta, gamma and steps among others
 
@@ -12,12 +12,12 @@ Setting = Mapping[str, object]  # by name; it has method, beta, gamma and steps 
 def setting_of(checkpoint: dict) -> dict[str, object]:
     """The data of the training, every field of it that is of its setting, and its steps.
 
-    A setting of other methods only is None.
+    A setting that says nothing about a model of its method is None.
     """
     known, trained = checkpoint["dataset"], checkpoint["config"]
-    not_of_method = settings_of_others(trained["method"])
+    idle = idle_settings(trained["method"])
     values = {
-        f.name: None if f.name in not_of_method else trained.get(f.name, f.default)
+        f.name: None if f.name in idle else trained.get(f.name, f.default)
         for f in fields(TrainConfig)
         if f.metadata["setting"]
     }
@@ -51,7 +51,7 @@ def differing_fields(settings: Sequence[Setting], known: Collection[str]) -> lis
     """
 
     def values(key: str) -> list[set]:
-        if key not in METHOD_SETTINGS:
+        if key not in SETTINGS_OF_SOME:
             return [{setting[key] for setting in settings}]
         methods = {setting["method"] for setting in settings}
         return [{s[key] for s in settings if s["method"] == one} for one in methods]

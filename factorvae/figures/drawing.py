@@ -26,7 +26,7 @@ from factorvae.figures.plots import TITLED, run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
-from factorvae.methods import settings_of_others
+from factorvae.methods import idle_settings
 from factorvae.run_log import log_until
 from factorvae.saved_scores import SavedScores, SavedValues, Score, read_scores, saved_scores
 from factorvae.setting import Setting, differing_fields, order_of, setting_of
@@ -106,8 +106,8 @@ def fitting(scores: Scores | None, step: int, weights: str, dataset: Dataset) ->
 
 
 def fields_of(method: str) -> set[str]:
-    """The training's settings without those of other methods."""
-    return {field.name for field in fields(TrainConfig)} - settings_of_others(method)
+    """The training's settings that say something about a model of this method."""
+    return {field.name for field in fields(TrainConfig)} - idle_settings(method)
 
 
 def gallery_of(

@@ -6,7 +6,8 @@ import pytest
 
 from factorvae.config import TrainConfig, parse, parse_sweep
 from factorvae.errors import UserError
-from factorvae.methods import METHOD_SETTINGS, METHODS
+from factorvae.methods import DISCRIMINATOR_SETTINGS, METHOD_SETTINGS, METHODS
+from factorvae.setting import differing_fields, setting_of, told_fields
 
 
 def parsed(*argv):
@@ -74,6 +75,26 @@ def test_settings_of_one_method_do_not_multiply_the_runs_of_another():
         ("annealed", 10.0),
         ("annealed", 25.0),
     ]
+
+
+def test_the_discriminators_flags_say_nothing_about_a_model_without_one():
+    def setting(*argv):
+        data = {"name": "dsprites", "source": "drawn"}
+        return setting_of({"config": dataclasses.asdict(parsed(*argv)), "dataset": data, "step": 1})
+
+    assert {name for name in DISCRIMINATOR_SETTINGS if name.startswith("disc_")} == {
+        field.name
+        for field in dataclasses.fields(TrainConfig)
+        if field.name.startswith("disc_") and field.metadata["setting"]
+    }
+    narrow = ("--disc_width", "300", "--lr_disc", "1e-3")
+    factorvae, other = setting(), setting(*narrow)
+    assert differing_fields([factorvae, other], ()) == ["disc_width", "lr_disc"]
+    for method in ("betavae", "btcvae"):
+        plain, idle = setting("--method", method), setting("--method", method, *narrow)
+        assert plain == idle
+        assert told_fields(idle, DISCRIMINATOR_SETTINGS) == []
+        assert not DISCRIMINATOR_SETTINGS & {*differing_fields([factorvae, idle], ())}
 
 
 @pytest.mark.parametrize(
