@@ -74,11 +74,17 @@ def _replace(
     by: Tensor,
     squares_by: Tensor,
 ) -> None:
-    """A linear function of the weight in its place, and of its moments."""
+    """A linear function of the weight in its place, and of its moments.
+
+    In float64, as CUDA may multiply float32 in TF32, which would round what is not turned, too.
+    """
     moments = optimizer.state[weight]
-    weight.copy_(apply(weight, by))
-    moments["exp_avg"].copy_(apply(moments["exp_avg"], by))
-    moments["exp_avg_sq"].copy_(apply(moments["exp_avg_sq"], squares_by))
+    for tensor, factor in (
+        (weight, by),
+        (moments["exp_avg"], by),
+        (moments["exp_avg_sq"], squares_by),
+    ):
+        tensor.copy_(apply(tensor.double(), factor.double()))
 
 
 def independent_directions(codes: Tensor) -> Tensor:

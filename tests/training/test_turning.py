@@ -131,6 +131,28 @@ def test_a_turn_changes_neither_pictures_nor_what_the_discriminator_says(network
             assert (optimizer.state[parameter]["exp_avg_sq"] >= 0).all()
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_a_turn_leaves_the_weights_of_other_latents_to_the_bit(
+    networks, device, monkeypatch, request
+):
+    usual = torch.get_float32_matmul_precision()
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision(usual))
+    torch.set_float32_matmul_precision("high")  # TF32 on CUDA, as training has it
+    vae, disc, images = networks
+    vae, disc, images = vae.to(device), disc.to(device), images.to(device)
+    optimizers = after_a_step(vae, disc, images)
+    before = vae.encoder.head.weight.clone(), vae.decoder.hidden.weight.clone()
+    turn = turned_by(30, 0, 2).to(device)
+    monkeypatch.setattr("factorvae.training.turning.independent_directions", lambda *_: turn)
+    with torch.no_grad():
+        codes = vae.encode(images)
+    turn_latents(vae, optimizers[0], disc, optimizers[1], *codes)
+    after = vae.encoder.head.weight, vae.decoder.hidden.weight.T
+    for one, other in zip((before[0], before[1].T), after, strict=True):
+        same = (one == other).all(dim=1).tolist()
+        assert same == [False, True, False, True] * (len(same) // 4)
+
+
 def squared_gradients(vae, images):
     """Of the head's biases, by the noise of 200 samples, on average: [2 latent_dim]."""
     generator = torch.Generator().manual_seed(0)
