@@ -74,7 +74,7 @@ class RunLog:
     def _begin(self, steps_done: int, log_every: int) -> TextIO:
         """The log with the rows that are kept, open for more."""
         path, header = self.path, self.header
-        rows = list(_whole_rows(path)) if path.exists() else []
+        rows = list(_whole_rows(path, header)) if path.exists() else []
         rows = [
             row
             for row in rows
@@ -117,16 +117,19 @@ class RunLog:
             self.file.close()
 
 
-def _whole_rows(path: Path) -> Iterator[dict[str, str]]:
+def _whole_rows(path: Path, expected: list[str] | None = None) -> Iterator[dict[str, str]]:
     """The rows of a log, without those that a power cut or another program tore.
 
-    There are none where the header is not that of a log. Nothing in a log is quoted.
+    Where the header is not that of a log, it is taken for the one expected; there are no rows where
+    none is. Nothing in a log is quoted.
     """
     with open(path, encoding="utf-8", errors="replace") as file:
         header = _cells(next(file, ""))
         latents = sum(name.startswith("kl_") for name in header)
         if not any(header == columns(latents, method) for method in METHODS):
-            return
+            if expected is None:
+                return
+            header = expected
         for line in file:
             cells = _cells(line)
             if (

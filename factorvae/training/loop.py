@@ -17,6 +17,7 @@ from factorvae.training.trainer import Trainer
 # That the host starts before it looks for a signal, and before other runs on the device have their
 # turn. On CUDA one launch: a second one would keep the host waiting for the first.
 STEPS_AT_ONCE = {"cpu": 1, "cuda": STEPS_PER_LAUNCH[0]}
+SECONDS_TO_ASK = 2.0  # after which processes that share a run ask each other for a signal
 
 
 class ProgressOfRun(Protocol):
@@ -94,8 +95,8 @@ def fit(
         state = {**trainer.state_dict(), "finished": trainer.steps_done >= until}
         world.broadcast_from_rank0(lambda: _save(state, log, run_dir))
 
-    stopped = stop.signal
-    while trainer.steps_done < until and not stopped:
+    stopping = _Stopping(stop, trainer)
+    while trainer.steps_done < until and not stopping.now():
         steps = _steps_to_next(config, trainer.steps_done, until)
         steps = min(steps, STEPS_AT_ONCE[trainer.device.type])
         trainer.advance(steps)
@@ -115,11 +116,35 @@ def fit(
             trainer.figures.reset()
         if trainer.steps_done % config.checkpoint_every == 0 and trainer.steps_done < until:
             save()
-        if world.alone:
-            stopped = stop.signal
-        elif at_row:  # all at the same step, or one would wait for a gradient of another for ever
-            stopped = stop.signal = max(world.all_gather(stop.signal))
     save()
+
+
+class _Stopping:
+    """Whether a signal ends the run, whichever of its processes has it.
+
+    All of them end after the same step, or one would wait for a gradient of another for ever. They
+    ask each other at least at every row of the log, and every SECONDS_TO_ASK as far as the pace
+    of the first tells.
+    """
+
+    def __init__(self, stop: StopSignals, trainer: Trainer) -> None:
+        self.stop, self.trainer = stop, trainer
+        self.asked_after, self.asked_at = trainer.steps_done, monotonic()
+        self.next = trainer.steps_done
+
+    def now(self) -> bool:
+        done, world = self.trainer.steps_done, self.trainer.world
+        if world.alone:
+            return bool(self.stop.signal)
+        if done < self.next:
+            return False
+        share = SECONDS_TO_ASK / max(1e-9, monotonic() - self.asked_at)
+        ahead = max(1, int((done - self.asked_after) * share))  # steps in SECONDS_TO_ASK
+        told = world.all_gather((self.stop.signal, min(ahead, self.trainer.config.log_every)))
+        self.stop.signal = max(signal for signal, _ in told)
+        self.asked_after, self.asked_at = done, monotonic()
+        self.next = done + told[0][1]
+        return bool(self.stop.signal)
 
 
 class _Rows:

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -39,6 +41,7 @@ COMMANDS = {  # folders are relative: each process has its own
     "finished": ["--output_dir", "whole"],
     "of all codes": ["--output_dir", "of_all_codes", *OF_ALL_CODES],
     "not to be split": ["--output_dir", "split", "--batch_size", "7"],
+    "stopped": ["--output_dir", "stopped", *"--max_steps 1000000 --log_every 1000000".split()],
 }
 
 
@@ -129,6 +132,8 @@ def work(folder, data):
     told["codes"], told["outputs"] = {}, {}
     for number, (name, flags) in enumerate(COMMANDS.items(), start=1):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)  # each meets the other anew
+        if (name, world.rank) == ("stopped", 1):
+            threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         told["codes"][name], *told["outputs"][name] = run_main(train.main, *data, *SMALL, *flags)
     (folder / f"told{world.rank}.json").write_text(json.dumps(told))
 
@@ -381,13 +386,20 @@ def test_only_the_first_process_writes_and_tells(two):
     assert list((two.folder / "rank1").iterdir()) == []
     runs = {path.name: {file.name for file in path.iterdir()} for path in two.runs.iterdir()}
     files = {"ckpt.pt", "config.json", "stats.csv", "log.txt"}
-    folders = ("whole", "begun_alone", "begun_together", "of_all_codes")
+    folders = ("whole", "begun_alone", "begun_together", "of_all_codes", "stopped")
     assert runs == dict.fromkeys(folders, files)
     for name in ("whole", "begun alone", "begun together", "finished"):
         assert two.second["outputs"][name] == ["", ""]
     assert "2 processes with a part of every batch" in two.first["outputs"]["whole"][0]
     assert "is finished: 20 steps are done" in two.first["outputs"]["finished"][0]
     assert two.first["codes"]["finished"] == two.second["codes"]["finished"] == 0
+
+
+def test_a_signal_to_one_process_stops_both_long_before_a_row_of_the_log(two):
+    assert [told["codes"]["stopped"] for told in (two.first, two.second)] == [143, 143]
+    assert 0 < load_checkpoint(two.runs / "stopped")["step"] < 1_000_000
+    assert len(read_log(two.runs / "stopped")["step"]) == 0
+    assert "stopped at step" in (two.runs / "stopped" / "log.txt").read_text()
 
 
 def test_a_batch_that_cannot_be_split_is_one_line_and_exit_2(two):

@@ -320,6 +320,10 @@ def test_a_torn_log_is_read_as_far_as_it_is_whole(sprites, tmp_path):
     assert read_log(tmp_path)["step"].tolist() == [4, 8]
     train(sprites, tmp_path, SMALL, 12)
     assert read_log(tmp_path)["step"].tolist() == [4, 8, 12]
+    path.write_text(path.read_text().replace("recon", "rec0n", 1))
+    assert len(read_log(tmp_path)["step"]) == 0
+    train(sprites, tmp_path, SMALL, 16)  # which knows its columns
+    assert read_log(tmp_path)["step"].tolist() == [4, 8, 12, 16]
 
 
 def test_losses_fall(sprites, tmp_path):
