@@ -771,8 +771,8 @@ SHIPPED_HEAD = """\
 
 Weights of the VAE in float16, with their settings, as `python -m benchmarks.results` exports them:
 of the seeds trained, the one with the highest FactorVAE score (to two digits, then by MIG), so
-these scores are a best of a few and docs/results.md has the means. Any script takes them, and so
-does a notebook:
+these scores are a best of a few and docs/results.md has the means. evaluate.py and
+visualize.py take them, and so does a notebook:
 
     python visualize.py --model_path pretrained/dsprites_factorvae.pt --output_dir results/
     python evaluate.py --model_path pretrained/rooms_factorvae.pt

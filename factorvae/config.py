@@ -112,9 +112,9 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def threads_option() -> typing.Any:
-    """--threads, the same in every script."""
-    words = "CPU threads; 0: as many as there are idle cores"
+def threads_option(otherwise: str = "") -> typing.Any:
+    """--threads, of the same range in every script."""
+    words = f"CPU threads; 0: {otherwise}as many as there are idle cores"
     return option(0, "run", words, minimum=0, maximum=MOST_THREADS, resume="free")
 
 
@@ -248,8 +248,8 @@ class TrainConfig(Config):
     add_at: tuple[int, ...] | None = option(
         None,
         "optimisation",
-        "steps after which one more latent than --first_latents begins, with what those before "
-        "it do not tell, each step once; 0: never",
+        "steps after which one more latent than --first_latents begins, as the feature of the "
+        "images of which those before it tell least; 0: never",
         minimum=0,
     )
     turn_at: tuple[int, ...] | None = option(
@@ -293,17 +293,17 @@ class TrainConfig(Config):
         "the library convolves; on the CPU that is always so",
         resume="free",
     )
-    threads: int = threads_option()
+    threads: int = threads_option("those that a run had, if it is gone on with, or ")
     output_dir: str | None = option(
         None,
         "run",
-        "the run's or sweep's folder; runs/<dataset>_beta<B>_gamma<G>_seed<S>",
+        "the run's or sweep's folder; runs/<dataset>[_<method>]_beta<B>_gamma<G>_seed<S>",
         resume="free",
     )
     jobs: int = option(
         0,
         "run",
-        "runs of a sweep at a time; 0: one per idle core on the CPU, 16 on CUDA",
+        "runs of a sweep at a time; 0: one for each of --threads on the CPU, 16 on CUDA",
         minimum=0,
         maximum=1024,
         resume="free",
@@ -416,7 +416,10 @@ class EvaluateConfig(Config):
         None, "metrics", "score these factors only; the others vary at random (default: all)"
     )
     num_batches: int = option(
-        40, "metrics", "times --batch_size: points of each metric but the votes", minimum=1
+        40,
+        "metrics",
+        "times --batch_size: points of each metric but the votes; half as many more are held out",
+        minimum=1,
     )
     batch_size: int = option(256, "metrics", "points in a batch", minimum=1)
     protocol: str = option("dlib", "metrics", "of the FactorVAE score", choices=("dlib", "paper"))

@@ -27,10 +27,11 @@ def irs(
         factor_bins: the reference also cuts each *factor* into 20 bins of equal width, so that
             neighbouring orientations and positions are one group; None groups by value.
 
-    Random codes do not score 0 but about .40 on dSprites' factors, since the quantile is less than
-    the largest deviation. The weights make the score depend on each latent's scale, so that a dead
-    latent with little noise counts for little. Small groups flatter: a group of one point does not
-    deviate, so use thousands of points.
+    Normal noise does not score 0 but about .37 on dSprites' factors, since the quantile is less
+    than the largest deviation; uniform noise, whose largest deviations are frequent, has .01. The
+    weights make the score depend on each latent's scale, so that a dead latent with little noise
+    counts for little. Small groups flatter: a group of one point does not deviate, so use thousands
+    of points.
 
     Constant latents are left out, and codes that are all constant score 0 (the reference divides
     by zero where it does not drop them); a factor with one value is left out.

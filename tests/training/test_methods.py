@@ -17,6 +17,7 @@ import visualize
 from benchmarks.results import PROFILES
 from factorvae.checkpoint import load_checkpoint, load_model
 from factorvae.config import TrainConfig, parse, parse_sweep
+from factorvae.datasets import DATASETS
 from factorvae.errors import run_script
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
 from factorvae.methods import METHODS
@@ -307,7 +308,8 @@ def test_the_page_of_methods_says_what_the_table_of_methods_does():
 def test_the_penalty_of_ones_own_on_the_page_trains(sprites, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/methods.md").read_text(), re.S)
-    names = {"dataset": sprites}
+    monkeypatch.setitem(DATASETS, "dsprites", lambda data_dir: sprites)
+    names = {}
     exec(compile(code, "docs/methods.md", "exec"), names)
     assert float(capsys.readouterr().out) > 0
     assert names["trainer"].discriminator is None
