@@ -131,8 +131,11 @@ def explored() -> list[Sweep]:
     noisy = "--dataset noisy_dsprites --preset fast --precision bf16 --threads 2 --seed 0"
     float32 = f"--preset fast {TWO_CORES} --gamma 6.4 --seed 16"
     recipe = " ".join(recipe_flags("fast")).replace(" --disc_standardize", "")
-    unscaled = f"{recipe} --latent_scale 1 --turn_at 1500 2500 5000 15000 --precision bf16"
+    later_turn = "--turn_at 1500 2500 5000 15000"
+    sooner = f"--anneal_until 5000 {later_turn}"
+    glorot = f"--latent_scale 1 --precision bf16 {TWO_CORES}"
     same = f"--precision bf16 {TWO_CORES} --gamma 6.4 --seed 16-17"
+    seen = "--gamma 6.4 --seed 22 24"
     sweeps = [
         Sweep("without_standardize", "FactorVAE, fast, codes as they are", f"{recipe} {same}"),
         Sweep("without_turn", "FactorVAE, fast, no turns", f"--preset fast --turn_at 0 {same}"),
@@ -149,7 +152,23 @@ def explored() -> list[Sweep]:
         Sweep(
             "unscaled",
             "FactorVAE, fast, codes as they are and first weights of Glorot's size",
-            f"{unscaled} {TWO_CORES} --gamma 6.4 --seed 22 24",
+            f"{recipe} {later_turn} {glorot} {seen}",
+        ),
+        Sweep("sooner", "FactorVAE, weights falling until 5,000", f"{FAST} {sooner} {seen}"),
+        Sweep(
+            "sooner_unscaled",
+            "the same, codes as they are and first weights of Glorot's size",
+            f"{recipe} {sooner} {glorot} {seen}",
+        ),
+        Sweep(
+            "sooner_glorot",
+            "the same, first weights of Glorot's size",
+            f"--preset fast {sooner} {glorot} --gamma 6.4 --seed 31-33",
+        ),
+        Sweep(
+            "sooner_rooms",
+            "the same, first weights of Glorot's size",
+            f"--dataset rooms --preset fast {sooner} {glorot} --seed 0",
         ),
         Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("fast_fp32", "FactorVAE, fast, in float32", float32),
@@ -166,11 +185,13 @@ def explored() -> list[Sweep]:
 
 ON_THE_WAY = (1000, 2500, 5000, 10000)
 ON_THE_LONGER_WAY = (2500, 5000, 10000, 15000)
+ON_THE_LONGEST_WAY = (20000, 50000, 75000, 100000, 150000, 200000, 250000)
 WOKEN = f"{ONE_BY_ONE} --max_steps 8000 --precision bf16 {TWO_CORES}"
 TWICE = "--anneal_until 8000 --wake_at 2000 8000 --max_steps 14000"
 CONSTANT = f"{RATES} --max_steps 5000 {TWO_CORES}"
 ANNEALED = "--beta_start 100 --gamma_start 50 --anneal_from 300 --anneal_until 4000"
 SHORT = f"--max_steps 20000 --precision bf16 {TWO_CORES}"
+LONG = f"--max_steps 300000 --precision bf16 {TWO_CORES}"
 PROFILES: dict[str, list[Sweep]] = {
     "laptop": [
         Sweep(
@@ -271,6 +292,18 @@ PROFILES: dict[str, list[Sweep]] = {
             "beta-VAE, the paper's rates",
             f"{SHORT} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_LONGER_WAY,
+        ),
+        Sweep(
+            "factorvae_long",
+            "FactorVAE, the paper's rates to the end",
+            f"{LONG} --gamma 6.4 --seed 0",
+            on_the_way=ON_THE_LONGEST_WAY,
+        ),
+        Sweep(
+            "betavae_long",
+            "beta-VAE, the paper's rates to the end",
+            f"{LONG} --beta 4 --gamma 0 --seed 0",
+            on_the_way=ON_THE_LONGEST_WAY,
         ),
     ],
     "explored": explored(),

@@ -184,6 +184,7 @@ def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypat
 
     monkeypatch.setattr(results, "call", call)
     monkeypatch.setattr(results, "steps_done", lambda run: done.get(run, 0))
+    monkeypatch.setattr(results, "seconds_of", lambda run, batch_size, steps=0: steps / 100)
     folder = laptop / "runs" / "laptop" / "factorvae"
     options = argparse.Namespace(data_dir="data", device="cpu", output_dir=laptop / "runs")
     assert results.train(sweep, folder, options, results.Budget())
@@ -193,7 +194,7 @@ def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypat
 
     run(laptop)
     lines = (laptop / "docs" / "results_on_the_way.csv").read_text().splitlines()
-    assert len(lines) == 5 and lines[1].endswith("1000,0,0.1,0.125,60.0")
+    assert len(lines) == 5 and lines[1].endswith("1000,10,0.1,0.125,60.0")
     (curve,) = results.curves_of(results.curve_rows(options)).values()
     assert [points[:, 2].tolist() for points in curve] == [[0.1, 0.5]] * 2
     assert (laptop / "docs" / "results_on_the_way.png").stat().st_size > 5000

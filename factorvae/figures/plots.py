@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -35,6 +35,7 @@ from factorvae.figures.style import (
     factor_value,
     line_styles,
     overlaid_styles,
+    scale_by_log,
     signed,
     styled,
 )
@@ -798,7 +799,7 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
         axes.set_title(heading)
         _draw_history(axes, log["step"], log.get(column, np.full(len(log["step"]), np.nan)))
         if column == "recon":
-            _scale_by_log(axes)
+            scale_by_log(axes.yaxis)
         if column == "disc_accuracy" and axes.lines:
             _mark_chance(axes)
         if line == 1:
@@ -810,19 +811,6 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     axes.set_xlabel("step")
     _draw_latent_histories(axes, log["step"], by_latent)
     return layout.figure
-
-
-NARROW = 8  # a log axis that spans less is ticked as a linear one
-
-
-def _scale_by_log(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.autoscale(axis="y")
-    low, high = axes.get_ylim()
-    narrow = high < NARROW * low  # 1, 2 and 5 alone would leave it with a tick or none
-    axes.yaxis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _mark_chance(axes: Axes) -> None:

@@ -15,8 +15,10 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from factorvae.errors import printable
@@ -178,6 +180,20 @@ def chunks(items: np.ndarray, most: int) -> list[np.ndarray]:
     num_parts = -(-len(items) // most)
     length = -(-len(items) // num_parts)
     return [items[start : start + length] for start in range(0, len(items), length)]
+
+
+NARROW = 8  # a log axis that spans less is ticked as a linear one
+
+
+def scale_by_log(axis: Axis) -> None:
+    """A log scale of what is drawn, its ticks plain numbers: at 1, 2 and 5, if these will do."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.autoscale(axis=axis.axis_name)
+    low, high = axis.get_view_interval()
+    narrow = high < NARROW * low  # 1, 2 and 5 alone would leave it with a tick or none
+    axis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,.10g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def line_styles(n: int) -> Sequence[dict[str, Any]]:

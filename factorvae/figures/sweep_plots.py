@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from factorvae.errors import printable
 from factorvae.figures.plots import dead_latents
-from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, styled
+from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, scale_by_log, styled
 
 Log = Mapping[str, np.ndarray]
 PANELS = {
@@ -81,11 +80,6 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
         x, y = left + column_place * pitch_x, top + line * pitch_y
         axes = layout.axes(x, y, width, height, label=column)
         axes.set_title(heading)
-        if column == "recon":
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.locator_params(axis="x", nbins=4)
         for logs, style in zip(settings.values(), styles, strict=True):
@@ -100,6 +94,8 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
             deviation = np.nanstd(values[:, several], axis=0, ddof=1)
             bounds = mean[several] - deviation, mean[several] + deviation
             axes.fill_between(step[several], *bounds, color=style["color"], alpha=0.2, linewidth=0)
+        if column == "recon":
+            scale_by_log(axes.yaxis)
         if line == 1:
             axes.set_xlabel("step")
     _legend_below(layout, left, top + 2 * pitch_y - 20, width, legend, styles)
@@ -138,9 +134,7 @@ def scores_over_training(
             for run in runs:
                 axes.plot(run[:, x], run[:, 2 + y], color=style["color"], **thin)
             axes.plot(mean[:, x], mean[:, 2 + y], markersize=7, **style)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        scale_by_log(axes.xaxis)
         axes.set_title(ys[y])
         if y == 1:
             axes.set_xlabel(xs[x])

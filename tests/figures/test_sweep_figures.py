@@ -125,6 +125,22 @@ def test_a_curve_of_one_point_is_a_marker_in_the_panel_and_in_the_legend():
     assert markers(axes["legend"]) == ["o", "s"]
 
 
+def test_long_and_short_runs_are_told_apart_by_a_log_scale_of_plain_numbers():
+    steps = {"short": (2500, 20_000), "long": (50_000, 300_000)}
+    points = {
+        name: [np.array([[step, step / 1000, 0.5, 60.0] for step in each])]
+        for name, each in steps.items()
+    }
+    figure = scores_over_training(points)
+    axes = {a.get_label(): a for a in figure.axes}["FactorVAE score over step"]
+    figure.canvas.draw()
+    assert axes.get_xscale() == "log"
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.xaxis.get_majorticklocs() if low <= tick <= high]
+    assert ticks == [2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000]
+    assert axes.xaxis.get_major_formatter()(200_000) == "200,000"
+
+
 def test_the_lines_of_a_long_name_stay_inside_the_picture():
     name = ", ".join(f"field_{number} 0.0001" for number in range(20))
     points = {name: np.array([[40.0, 0.5]]), "short": np.array([[60.0, 0.75]])}
