@@ -3,7 +3,9 @@
     python -m benchmarks.results --profile laptop
     python -m benchmarks.results --profile paper --minutes 8.5 --carry parts/
 
-A profile is a list of sweeps. Each is trained by train.py itself, into OUTPUT_DIR/PROFILE/NAME, and
+A profile is a list of sweeps: `laptop`, what README compares; `long`, one seed each of the paper's
+300,000 steps, hours of a core; `paper` and `methods`, five seeds of these, for a GPU; `explored`,
+experiments on the way. Each is trained by train.py itself, into OUTPUT_DIR/PROFILE/NAME, and
 every finished run is measured by evaluate.py: all metrics, with DCI by `gbt`, then DCI by `forest`
 and by `lasso`; some are measured on their way, too, for the score over steps and minutes. Then
 docs/results.md, results.csv and results.png, results_on_the_way.csv and .png are drawn from what is
@@ -293,15 +295,17 @@ PROFILES: dict[str, list[Sweep]] = {
             f"{SHORT} --beta 4 --gamma 0 {SEEDS}",
             on_the_way=ON_THE_LONGER_WAY,
         ),
+    ],
+    "long": [
         Sweep(
-            "factorvae_long",
-            "FactorVAE, the paper's rates to the end",
+            "factorvae",
+            "FactorVAE, the paper's recipe, on a CPU",
             f"{LONG} --gamma 6.4 --seed 0",
             on_the_way=ON_THE_LONGEST_WAY,
         ),
         Sweep(
-            "betavae_long",
-            "beta-VAE, the paper's rates to the end",
+            "betavae",
+            "beta-VAE, the paper's recipe, on a CPU",
             f"{LONG} --beta 4 --gamma 0 --seed 0",
             on_the_way=ON_THE_LONGEST_WAY,
         ),
