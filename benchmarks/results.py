@@ -331,7 +331,7 @@ def train(sweep: Sweep, folder: Path, options: argparse.Namespace, budget: Budge
     """Train what is missing of a sweep, and measure it on its way; whether all of it is done."""
     runs = runs_of(sweep, folder)
     command = [sys.executable, "train.py", *sweep.flags.split(), *shared_flags(options)]
-    command += ["--output_dir", str(folder)]
+    command += ["--output_dir", str(runs[0] if len(runs) == 1 else folder)]  # one is no sweep
     for steps in stops_of(sweep):
         if any(steps_done(run) < steps for run in runs):
             folder.mkdir(parents=True, exist_ok=True)
@@ -416,9 +416,10 @@ def metrics_file(run: Path, estimator: str) -> Path:
 
 def evaluate(run: Path, options: argparse.Namespace, budget: Budget) -> bool:
     """Measure a finished run; whether all its files of scores are there."""
+    steps = steps_done(run)
     for estimator in ESTIMATORS:
         output = metrics_file(run, estimator)
-        if output.exists():
+        if steps_measured(output) == steps:
             continue
         if budget.left < 2 * SECONDS_TO_END:
             return False
@@ -429,6 +430,11 @@ def evaluate(run: Path, options: argparse.Namespace, budget: Budget) -> bool:
         if not call(command, budget):
             return False
     return True
+
+
+def steps_measured(path: Path) -> int | None:
+    """Steps of the run whose scores a file has; None where there is none."""
+    return json.loads(path.read_text())["checkpoint"]["step"] if path.exists() else None
 
 
 COLUMNS = (
@@ -452,7 +458,7 @@ def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
         "run": run.name,
         **{name: config[name] for name in ("dataset", "beta", "gamma", "seed")},
         "steps": whole["checkpoint"]["step"],
-        "seconds": round(seconds_of(run, config["batch_size"])),
+        "seconds": round(seconds_of(run, config["batch_size"], whole["checkpoint"]["step"])),
         "commit": commit_of(run.parent),
         "torch": whole["versions"]["torch"],
     }
@@ -520,9 +526,14 @@ def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def measured_runs(profile: str, sweep: Sweep, options: argparse.Namespace) -> list[Path]:
-    """The runs of a sweep below OUTPUT_DIR that have all their files of scores."""
+    """The runs of a sweep below OUTPUT_DIR that have all their files of scores, of its length."""
     runs = runs_of(sweep, options.output_dir / profile / sweep.name)
-    return [run for run in runs if all(metrics_file(run, e).exists() for e in ESTIMATORS)]
+    length = length_of(sweep)
+    return [
+        run
+        for run in runs
+        if all(steps_measured(metrics_file(run, e)) == length for e in ESTIMATORS)
+    ]
 
 
 def merged(rows: Sequence[dict], path: Path) -> list[dict]:

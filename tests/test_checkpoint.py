@@ -189,7 +189,7 @@ def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, wa
     path = tmp_path / CHECKPOINT_NAME
     torch.save({"format": checkpoint.FORMAT, "version": checkpoint.VERSION, **state}, path)
     with pytest.raises(UserError) as raised:
-        checkpoint.load_checkpoint(path, to_resume=True)
+        checkpoint.load_checkpoint(path, resume_until=10**9)
     assert told in str(raised.value)
     assert str(raised.value).startswith(f"{path} is no checkpoint that this version wrote: ")
     assert len(str(raised.value)) < 1000
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_an_older_version_is_completed_by_defaults(trainer, tmp_
     del state["config"]["precision"], state["config"]["jobs"]
     state["config"] |= {"no_longer_known": 1, "preset": "no longer a recipe"}
     checkpoint.save_checkpoint(tmp_path / CHECKPOINT_NAME, state)
-    loaded = checkpoint.load_checkpoint(tmp_path, to_resume=True)
+    loaded = checkpoint.load_checkpoint(tmp_path, resume_until=10**9)
     assert (loaded["config"]["precision"], loaded["config"]["jobs"]) == ("fp32", 0)
     assert loaded["config"]["preset"] is None
     for name in ("vae_optimizer", "disc_optimizer", "generator", "sums"):
@@ -215,7 +215,7 @@ def test_a_run_that_stopped_before_its_first_step_goes_on(sprites, tmp_path):
     checkpoint.save_checkpoint(
         tmp_path / CHECKPOINT_NAME, {**at_start.state_dict(), "finished": False}
     )
-    assert checkpoint.load_checkpoint(tmp_path, to_resume=True)["step"] == 0
+    assert checkpoint.load_checkpoint(tmp_path, resume_until=10**9)["step"] == 0
 
 
 def test_a_packed_archive_is_not_unpacked(saved):

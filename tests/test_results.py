@@ -6,11 +6,13 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import train
 from benchmarks import results
 from factorvae.checkpoint import export_weights, load_checkpoint, load_model
 from factorvae.config import TrainConfig
@@ -18,10 +20,12 @@ from factorvae.datasets.table import as_dataset
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.run_log import RunLog, columns
 from factorvae.training.trainer import Trainer
+from tests.helpers import run_main
 
+SHORT = "--gamma 6.4 --max_steps 5000"
 SWEEPS = [
-    results.Sweep("factorvae", "FactorVAE", "--gamma 6.4 --seed 0-1", "dsprites_factorvae"),
-    results.Sweep("constant", "FactorVAE, constant", "--gamma 6.4 --seed 0-1"),
+    results.Sweep("factorvae", "FactorVAE", f"{SHORT} --seed 0-1", "dsprites_factorvae"),
+    results.Sweep("constant", "FactorVAE, constant", f"{SHORT} --seed 0-1"),
 ]
 
 
@@ -102,7 +106,7 @@ def test_the_best_run_ships_with_its_reconstruction(laptop):
 def test_what_ships_of_an_earlier_sweep_keeps_its_line(laptop, monkeypatch):
     run(laptop)
     before = (laptop / "shipped" / "README.md").read_text()
-    new = results.Sweep("new", "FactorVAE", "--gamma 6.4 --seed 7", "dsprites_factorvae")
+    new = results.Sweep("new", "FactorVAE", f"{SHORT} --seed 7", "dsprites_factorvae")
     first = dataclasses.replace(SWEEPS[0], ships="another")
     monkeypatch.setattr(results, "PROFILES", {"laptop": [new, first]})
     run(laptop)
@@ -200,20 +204,57 @@ def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypat
     assert (laptop / "docs" / "results_on_the_way.png").stat().st_size > 5000
 
 
-@pytest.mark.slow
-def test_training_measuring_and_carrying_come_to_the_same_tables(tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The flags of a training of moments, and how a profile of it is made in a folder."""
     images = np.random.default_rng(0).integers(0, 256, (96, 32, 32), dtype=np.uint8)
     factors = np.stack(np.meshgrid(range(8), range(12), indexing="ij"), -1).reshape(96, 2)
     np.savez(tmp_path / "own.npz", images=images, factors=factors, names=["row", "column"])
-    flags = f"--dataset npz:{tmp_path / 'own.npz'} --disc_width 8 --batch_size 8 --max_steps 6"
-    sweep = results.Sweep("tiny", "FactorVAE", f"{flags} --gamma 6.4 --seed 0-1 --jobs 1")
-    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
 
     def run_in(folder, *flags):
         where = ["--output_dir", str(tmp_path / folder), "--docs", str(tmp_path / f"{folder}_docs")]
         results.main(["--profile", "laptop", *where, "--device", "cpu", *flags])
         return (tmp_path / f"{folder}_docs" / "results.csv").read_text()
 
+    flags = f"--dataset npz:{tmp_path / 'own.npz'} --disc_width 8 --batch_size 8 --gamma 6.4"
+    return SimpleNamespace(flags=f"{flags} --jobs 1 --threads 1", run_in=run_in)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_one_run_is_measured_and_a_longer_one_anew(tiny, monkeypatch):
+    for steps in (4, 8):
+        sweep = results.Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 3 --max_steps {steps}")
+        monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+        rows = list(csv.DictReader(tiny.run_in("here").splitlines()))
+        assert [(row["seed"], row["steps"]) for row in rows][-1] == ("3", str(steps))
+    assert rows[0]["recon_loss"] != rows[1]["recon_loss"]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_which_one_run_is_finished_is_gone_on_with_elsewhere(
+    tiny, tmp_path, monkeypatch
+):
+    sweep = results.Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 0-1 --max_steps 6")
+    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+    first, second = results.runs_of(sweep, tmp_path / "here" / "laptop" / "tiny")
+    for run_dir, seed, steps in ((first, "0", "6"), (second, "1", "3")):
+        flags = [*tiny.flags.split(), "--seed", seed, "--max_steps", steps]
+        assert run_main(train.main, *flags, "--output_dir", run_dir)[0] == 0
+    options = argparse.Namespace(output_dir=tmp_path / "here")
+    results.carry_to(tmp_path / "parts", options)
+    table = tiny.run_in("there", "--carry", str(tmp_path / "parts"))
+    assert [row["steps"] for row in csv.DictReader(table.splitlines())] == ["6", "6"]
+    log = tmp_path / "there" / "laptop" / "tiny" / second.name / "log.txt"
+    assert "resuming at step 3 of 6" in log.read_text()
+
+
+@pytest.mark.slow
+def test_training_measuring_and_carrying_come_to_the_same_tables(
+    tiny, tmp_path, monkeypatch, capfd
+):
+    sweep = results.Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 0-1 --max_steps 6")
+    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+    run_in = tiny.run_in
     parts = str(tmp_path / "parts")
     results.main(  # no time for anything
         ["--profile", "laptop", "--output_dir", str(tmp_path / "none"), "--minutes", "0.01"]

@@ -49,12 +49,13 @@ def _on_cpu(value: object) -> object:
     return value
 
 
-def load_checkpoint(path: str | Path, to_resume: bool = False) -> dict:
+def load_checkpoint(path: str | Path, resume_until: int = 0) -> dict:
     """The checkpoint at `path`, a file or a run's folder, on the CPU, checked throughout.
 
     Its settings are complete: those that its version did not have are at their defaults.
 
-    to_resume: whether what only training needs has to be in it too.
+    resume_until: steps to which its run is to go on; where it has made fewer, what only training
+        needs has to be in it, too.
 
     Raises:
         UserError: it is missing, damaged, another program's, or not what it says: see
@@ -76,7 +77,7 @@ def load_checkpoint(path: str | Path, to_resume: bool = False) -> dict:
     missing = [key for key in KEYS if key not in checkpoint]
     if missing:
         raise UserError(f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}")
-    check_contents(path, checkpoint, to_resume)
+    check_contents(path, checkpoint, resume_until)
     return checkpoint
 
 

@@ -32,11 +32,11 @@ RESUMING = ("vae_optimizer", "generator", "sums", "finite_steps", "threads")
 MOST_STEPS = 2**53  # beyond which a step counted in floating point is not itself
 
 
-def check_contents(path: Path, checkpoint: dict, to_resume: bool) -> None:
+def check_contents(path: Path, checkpoint: dict, resume_until: int = 0) -> None:
     """Check every section, and complete `config` by defaults.
 
-    to_resume: whether the sections that only training needs must be there; if they are there, they
-        must be right in either case.
+    resume_until: steps to which its run is to go on. Where it has made fewer, the sections that
+        only training needs must be there; if they are there, they must be right in either case.
 
     Raises:
         UserError: a section is missing or of another type; a setting is out of its range; a tensor
@@ -47,7 +47,7 @@ def check_contents(path: Path, checkpoint: dict, to_resume: bool) -> None:
         checkpoint["config"] = {**checkpoint["config"], **dataclasses.asdict(config)}
         _check_plain(checkpoint)
         _check_tensors(path, checkpoint, config)
-        if to_resume:
+        if checkpoint["step"] < resume_until:
             _check_resumable(checkpoint, config)
     except _Misfit as error:
         raise UserError(f"{path} is no checkpoint that this version wrote: {error}") from error

@@ -71,7 +71,7 @@ class Run:
             return 0, 0
         if soon:
             self._kept = version, earlier
-        return earlier["step"], earlier["threads"]
+        return earlier["step"], earlier.get("threads", 0)  # weights alone have none
 
     def _earlier(self) -> dict | None:
         """The checkpoint to go on from: what was looked up, or another that is there by now."""
@@ -81,7 +81,7 @@ class Run:
         return self._read()
 
     def _read(self) -> dict | None:
-        earlier = earlier_checkpoint(self.folder, self.config)
+        earlier = earlier_checkpoint(self.folder, self.config, self.until)
         if earlier is not None:
             check_same_data(self.folder, earlier, self.dataset)
         return earlier

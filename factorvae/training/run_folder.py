@@ -67,7 +67,7 @@ def _shortest(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
-def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
+def earlier_checkpoint(run_dir: Path, config: TrainConfig, until: int) -> dict | None:
     """The checkpoint to go on from; None where there is none, or --overwrite discards it.
 
     Raises:
@@ -76,7 +76,7 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig) -> dict | None:
     # os.path: a name too long to exist is for locked_folder to tell of
     if config.overwrite or not os.path.exists(run_dir / CHECKPOINT_NAME):
         return None
-    earlier = load_checkpoint(run_dir, to_resume=True)
+    earlier = load_checkpoint(run_dir, until)
     differences = differing_flags(config, earlier["config"])
     if differences:
         differences = [*differing_preset(config, earlier["config"]), *differences]

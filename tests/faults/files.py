@@ -385,7 +385,7 @@ FORMATS = {
     "checkpoint": Format(
         _make_checkpoint,
         CHECKPOINT_NAME,
-        lambda folder: load_checkpoint(folder, to_resume=True),
+        lambda folder: load_checkpoint(folder, resume_until=10**9),
         same_state,
     ),
     "cache": Format(_make_cache, "folder/*.table", _read_cache, _same),

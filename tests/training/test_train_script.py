@@ -14,7 +14,7 @@ import torch
 
 import train
 from factorvae import run_log
-from factorvae.checkpoint import load_checkpoint, save_checkpoint
+from factorvae.checkpoint import export_weights, load_checkpoint, save_checkpoint
 from factorvae.setting import setting_of
 from factorvae.training import run_folder
 from factorvae.training.run import train_one
@@ -105,12 +105,24 @@ def test_latents_that_never_begin_are_told(run_train, run_dir):
     assert "never begin" not in run_train(*flags, "--wake_at", 3, "--overwrite")[1]
 
 
+def test_weights_alone_of_a_finished_run_are_finished_and_no_more(run_train, run_dir):
+    flags = ("--output_dir", run_dir, "--log_every", 5)
+    assert run_train(*flags, "--max_steps", 5)[0] == 0
+    weights = export_weights(load_checkpoint(run_dir))
+    (run_dir / "ckpt.pt").write_bytes(weights)
+    code, out, _ = run_train(*flags, "--max_steps", 5)
+    assert (code, "is finished: 5 steps are done" in out) == (0, True)
+    code, _, err = run_train(*flags, "--max_steps", 6)
+    assert (code, "it lacks vae_optimizer" in err) == (2, True)
+    assert (run_dir / "ckpt.pt").read_bytes() == weights
+
+
 def test_a_resumed_run_reads_its_checkpoint_once(run_train, run_dir, monkeypatch):
     read = []
 
-    def load(path, to_resume=False):
+    def load(path, resume_until=0):
         read.append(path)
-        return load_checkpoint(path, to_resume)
+        return load_checkpoint(path, resume_until)
 
     monkeypatch.setattr(run_folder, "load_checkpoint", load)
     flags = ("--output_dir", run_dir, "--log_every", 5)
