@@ -69,6 +69,7 @@ DEAD_KL = 0.01
 # One whose means spread less is collapsed: disentanglement_lib's threshold, a standard deviation.
 DEAD_STD = 0.05
 
+MOST_STEPS = 2**53  # beyond which a step counted in floating point is not itself
 IMAGE_SIZES = (32, 64, 128, 256)  # sides that the networks take
 MOST_THREADS = 1024
 MOST_CODES = 16  # beside which a latent is added: their cubic polynomials have 969 terms
@@ -214,26 +215,38 @@ class TrainConfig(Config):
     beta_start: float | None = option(
         None,
         "objective",
-        "beta of the first steps, from which it goes to --beta; 0: none",
+        "beta of the first steps, from which it goes to --beta, if that is not 0; 0: none",
         minimum=0,
     )
     gamma_start: float | None = option(
         None,
         "objective",
-        "gamma of the first steps, from which it goes to --gamma; 0: none",
+        "gamma of the first steps, from which it goes to --gamma, if that is not 0; 0: none",
         minimum=0,
     )
     anneal_from: int = option(
-        0, "objective", "last step of --beta_start and --gamma_start; then geometric", minimum=0
+        0,
+        "objective",
+        "last step of --beta_start and --gamma_start; then geometric",
+        minimum=0,
+        maximum=MOST_STEPS,
     )
     anneal_until: int = option(
-        0, "objective", "first step of --beta and --gamma themselves", minimum=0
+        0,
+        "objective",
+        "first step of --beta and --gamma themselves",
+        minimum=0,
+        maximum=MOST_STEPS,
     )
     capacity: float = option(
         25.0, "objective", "of annealed: nats that the KL grows to", minimum=0, several=True
     )
     capacity_steps: int = option(
-        100_000, "objective", "of annealed: steps in which it grows", minimum=1
+        100_000,
+        "objective",
+        "of annealed: steps in which it grows",
+        minimum=1,
+        maximum=MOST_STEPS,
     )
     dip_ratio: float = option(
         10.0,

@@ -76,6 +76,7 @@ METHODS: dict[str, Method] = {
 
 # methods that folders and tables have always told apart by gamma, and do not name
 TOLD_BY_GAMMA = frozenset({"factorvae", "betavae"})
+METHOD_DEFAULTS = frozenset(name for method in METHODS.values() for name in method.defaults)
 METHOD_SETTINGS = frozenset(name for method in METHODS.values() for name in method.settings)
 
 

@@ -10,7 +10,7 @@ Setting = Mapping[str, object]  # by name; it has method, beta, gamma and steps 
 
 
 def setting_of(checkpoint: dict) -> dict[str, object]:
-    """The data of the training, every field of it that is of its setting, and its steps.
+    """The data of the training with its size, every field that is of its setting, and its steps.
 
     A setting that says nothing about a model of its method is None.
     """
@@ -24,7 +24,8 @@ def setting_of(checkpoint: dict) -> dict[str, object]:
     data = f"{known['name']}, {known['source']}"
     unknown = [f"{name} {as_given(value)}" for name, value in unknown_settings(trained).items()]
     another = {"another version's": ", ".join(unknown) or None}
-    return {"trained on": data, **values, **another, "steps": checkpoint["step"]}
+    images = {"images": known.get("num_images")}  # a set of one's own may have grown since
+    return {"trained on": data, **images, **values, **another, "steps": checkpoint["step"]}
 
 
 def order_of(setting: Setting) -> tuple:

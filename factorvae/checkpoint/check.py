@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from factorvae.config import DATASET_OPTIONS, IMAGE_SIZES, MOST_THREADS, RECIPES, TrainConfig
+from factorvae.config import (
+    DATASET_OPTIONS,
+    IMAGE_SIZES,
+    MOST_STEPS,
+    MOST_THREADS,
+    RECIPES,
+    TrainConfig,
+)
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
@@ -29,7 +36,6 @@ DATASET_TYPES = {
     "factor_sizes": list,
 }
 RESUMING = ("vae_optimizer", "generator", "sums", "finite_steps", "threads")
-MOST_STEPS = 2**53  # beyond which a step counted in floating point is not itself
 
 
 def check_contents(path: Path, checkpoint: dict, resume_until: int = 0) -> None:

@@ -411,8 +411,12 @@ def _about_data(model: EvaluatedModel, config: EvaluateConfig) -> list[str]:
     if config.factors is not None:
         lines.append(f"factors scored: {', '.join(config.factors)}; the others vary at random")
     trained_on = model.checkpoint["dataset"]
-    if (dataset.name, dataset.source) != (trained_on["name"], trained_on["source"]):
-        lines.append(f"trained on other images: {trained_on['name']}, {trained_on['source']}")
+    num_images = trained_on.get("num_images", len(dataset))
+    then = trained_on["name"], trained_on["source"], num_images
+    if (dataset.name, dataset.source, len(dataset)) != then:
+        told = f"{trained_on['name']}, {trained_on['source']}"
+        told += f", {num_images:,} images" if num_images != len(dataset) else ""
+        lines.append(f"trained on other images: {told}")
     return lines
 
 

@@ -18,7 +18,7 @@ from factorvae.files import (
     STATS_NAME,
     written_to,
 )
-from factorvae.methods import METHODS, TOLD_BY_GAMMA, settings_of_others
+from factorvae.methods import METHODS, TOLD_BY_GAMMA, idle_settings, settings_of_others
 
 SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
@@ -95,12 +95,13 @@ def differing_preset(config: TrainConfig, earlier: dict[str, object]) -> list[st
 def differing_flags(config: TrainConfig, earlier: dict[str, object]) -> list[str]:
     """Of earlier settings, those that a run could only go on under if they were the config's."""
     differences = []
+    idle = idle_settings(config.method)
     for field in dataclasses.fields(config):
         there = earlier.get(field.name, field.default)
         here = getattr(config, field.name)
         if isinstance(there, list):  # JSON knows no tuples
             there = tuple(there)
-        if field.metadata["resume"] == "same" and there != here:
+        if field.metadata["resume"] == "same" and there != here and field.name not in idle:
             differences.append(_told(flag_of(field), there, here))
     return differences + [
         f"--{name} is {as_given(value)} there and no setting of this version"

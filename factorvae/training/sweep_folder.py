@@ -21,7 +21,7 @@ from pathlib import Path
 from factorvae.config import TrainConfig, ordered_steps
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file, written_to
-from factorvae.methods import METHOD_SETTINGS, TOLD_BY_GAMMA
+from factorvae.methods import METHOD_DEFAULTS, METHOD_SETTINGS, TOLD_BY_GAMMA
 from factorvae.run_log import SHOWN
 from factorvae.training.run_folder import SWEPT, WAYS_OUT, differing_flags
 
@@ -37,9 +37,7 @@ def write_sweep(
     Raises:
         UserError: the folder cannot be written to.
     """
-    common = dataclasses.asdict(configs[0])
-    differing = {*SWEPT, *METHOD_SETTINGS, "output_dir"}
-    settings = {name: common[name] for name in common if name not in differing}
+    settings = _common(dataclasses.asdict(configs[0]))
     listed = {run["folder"] for run in summaries}
     there = read_sweep(folder)
     same = not _differences(there, configs[0])  # otherwise --overwrite began anew
@@ -66,9 +64,15 @@ def check_same_sweep(folder: Path, config: TrainConfig) -> None:
         raise UserError(f"{folder} holds another sweep: {'; '.join(differences)}. {WAYS_OUT}")
 
 
+def _common(settings: dict) -> dict:
+    """Those that all runs of a sweep have: neither swept, nor filled by their methods."""
+    differing = {*SWEPT, *METHOD_SETTINGS, *METHOD_DEFAULTS, "output_dir"}
+    return {name: value for name, value in settings.items() if name not in differing}
+
+
 def _differences(sweep: dict, config: TrainConfig) -> list[str]:
     """Flags that a sweep was made with and the config has not, but for those that differ by run."""
-    there = sweep.get("settings", {})
+    there = _common(sweep.get("settings", {}))
     if isinstance(there.get("wake_at"), int):  # as it once was: a step, or 0 for none
         there = {**there, "wake_at": ordered_steps(there["wake_at"])}
     return differing_flags(config, dataclasses.asdict(config) | there)

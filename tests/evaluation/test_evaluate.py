@@ -766,6 +766,18 @@ def test_other_images_than_in_training_are_told(tmp_path, capsys):
     assert "trained on other images: dsprites, rendered" in out
 
 
+def test_models_of_a_set_that_grew_have_no_mean_in_common(tmp_path, capsys):
+    for seed, num_images in ((0, 40), (1, 40), (2, 432)):
+        path = write_checkpoint(tmp_path / f"m{seed}", seed=seed)
+        checkpoint = load_checkpoint(path)
+        checkpoint["dataset"]["num_images"] = num_images
+        save_checkpoint(path, checkpoint)
+    assert run("--model_path", tmp_path, *MIG) == 0
+    out = capsys.readouterr().out
+    assert "mean of 2" in out and "mean of 3" not in out
+    assert "trained on other images: dsprites, rendered, 40 images" in out
+
+
 # --- Bad input ------------------------------------------------------------------------------------
 
 

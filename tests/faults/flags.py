@@ -91,6 +91,9 @@ stray | unrecognized arguments: stray
 --anneal_from -1 | --anneal_from must be at least 0, not -1
 --anneal_from 5 --anneal_until 3 | --anneal_until 3 is before --anneal_from 5
 --anneal_until 1.5 | --anneal_until & '1.5'
+--beta_start 3 --anneal_until 99999999999999999999 | --anneal_until must be at most 9007199254740992
+--anneal_from 99999999999999999999 | --anneal_from must be at most 9007199254740992
+--method annealed --capacity_steps 99999999999999999999 | --capacity_steps must be at most
 --batch_size 0 | --batch_size must be at least 1, not 0
 --batch_size -64 | --batch_size must be at least 1, not -64
 --batch_size 25 | --batch_size 25 exceeds the 24 images

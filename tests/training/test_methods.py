@@ -235,6 +235,15 @@ def test_a_checkpoint_from_before_there_were_methods_goes_on(in_tiny_folder, tmp
         assert read_log(tmp_path / gamma)["step"].tolist() == [4, 8]
 
 
+def test_a_method_of_a_sweep_over_methods_goes_on_by_itself(in_tiny_folder, tmp_path, capsys):
+    flags = [*FLAGS, *in_tiny_folder, "--output_dir", tmp_path, "--jobs", 1, "--seed", "0-1"]
+    flags += ["--preset", "fast", "--max_steps", 2, "--method", "annealed"]
+    assert run_train(*flags, "factorvae") == 0  # whose preset has a gamma_start
+    assert run_train(*flags) == 0
+    assert f"sweep of 2 runs in {tmp_path}: 2 finished" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / SWEEP_NAME).read_text())["runs"]) == 4
+
+
 @pytest.mark.slow
 def test_a_sweep_over_methods(in_tiny_folder, tmp_path, capsys):
     flags = [*FLAGS, *in_tiny_folder, "--output_dir", tmp_path, "--jobs", 1]
