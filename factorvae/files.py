@@ -28,6 +28,7 @@ LOG_NAME = "log.txt"
 METRICS_NAME = "metrics.json"  # written by evaluate.py
 # In the folder of a sweep, beside its runs' folders:
 SWEEP_NAME = "study.json"
+WRITTEN_IN_TRAINING = (CHECKPOINT_NAME, CONFIG_NAME, STATS_NAME, LOG_NAME, SWEEP_NAME)
 
 
 @contextmanager
@@ -87,6 +88,17 @@ def write_text(path: Path, text: str) -> None:
             file.write(text.encode())
     else:
         path.write_text(text)
+
+
+def is_replaced(path: Path) -> bool:
+    """Whether `write_text` leaves nothing of what is at `path`, or makes a file there.
+
+    It is not where the text goes through a pipe or a device, or to the end of what the program's
+    own output goes to.
+    """
+    if _is_open_as(path, 1) or _is_open_as(path, 2):
+        return False
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _kind(path: Path) -> int | None:

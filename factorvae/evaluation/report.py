@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import math
+import os
 import platform
 import shutil
 import sys
@@ -22,7 +23,16 @@ from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
-from factorvae.files import CHECKPOINT_NAME, check_writable, write_text
+from factorvae.files import (
+    CHECKPOINT_NAME,
+    CONFIG_NAME,
+    METRICS_NAME,
+    SWEEP_NAME,
+    WRITTEN_IN_TRAINING,
+    check_writable,
+    is_replaced,
+    write_text,
+)
 from factorvae.methods import TOLD_BY_GAMMA
 from factorvae.saved_scores import Score, read_results, scores_path
 from factorvae.setting import differing_fields, setting_value, told_fields
@@ -37,7 +47,7 @@ class Outputs:
 
     One that cannot be written after all holds up nothing, nor does a model that cannot be measured:
     `check` tells of them in the end.
-    Raises UserError for a file that cannot be written.
+    Raises UserError for a file that cannot be written, or would replace what is to stay.
     """
 
     def __init__(self, models: Sequence[EvaluatedModel], config: EvaluateConfig) -> None:
@@ -53,6 +63,44 @@ class Outputs:
             _try_to_write(path, "" if config.output else "; name another file by --output")
         if config.csv is not None:
             _try_to_write(Path(config.csv))
+        self._check_replaced()
+
+    def _check_replaced(self) -> None:
+        output, table = self.config.output, self.config.csv
+        asked = (("--output", output, self._lost_to_scores), ("--csv", table, self._lost_to_table))
+        for flag, name, lost_to in asked:
+            if name is None or not is_replaced(Path(name)):
+                continue
+            lost = lost_to(Path(name))
+            if lost is not None:
+                raise UserError(f"{flag} {name} would replace {lost}; name another file")
+
+    def _lost_to_scores(self, path: Path) -> str | None:
+        """What --output there would replace that is to stay, in words."""
+        lost = self._lost_of_runs(path, WRITTEN_IN_TRAINING)
+        if lost is None and not _is_empty_or_json(path):
+            return "what evaluate.py has not written"
+        return lost
+
+    def _lost_to_table(self, path: Path) -> str | None:
+        """What --csv there would replace that is to stay, in words."""
+        lost = self._lost_of_runs(path, (*WRITTEN_IN_TRAINING, METRICS_NAME))
+        for model, scores in self.paths.items():
+            if lost is None and os.path.realpath(scores) == os.path.realpath(path):
+                return f"the scores of {model}"
+        return lost
+
+    def _lost_of_runs(self, path: Path, own: Sequence[str]) -> str | None:
+        """The same of a model that is measured, and of files of a run by their names `own`."""
+        target = os.path.realpath(path)
+        if target in map(os.path.realpath, self.paths):
+            return "a model that is measured"
+        folders = {os.path.realpath(model.parent) for model in self.paths}
+        for each in (path, Path(target)):
+            folder = os.path.realpath(each.parent)
+            if each.name in own and (folder in folders or _is_of_training(Path(folder))):
+                return f"a run's own {each.name}"
+        return None
 
     @property
     def measured(self) -> list[EvaluatedModel]:
@@ -120,6 +168,21 @@ def _try_to_write(path: Path, advice: str = "") -> None:
         check_writable(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}{advice}") from error
+
+
+def _is_of_training(folder: Path) -> bool:
+    """Whether it is a run's, if only begun, or a sweep's."""
+    return any((folder / name).exists() for name in (CHECKPOINT_NAME, CONFIG_NAME, SWEEP_NAME))
+
+
+def _is_empty_or_json(path: Path) -> bool:
+    """Whether there is no file, or nothing in it, or an object of JSON, as evaluate.py writes."""
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _flat(model: EvaluatedModel) -> dict[str, float]:

@@ -629,6 +629,85 @@ def test_a_full_device_is_told_after_the_table(tmp_path, capsys):
     assert err.splitlines()[-1].endswith("/dev/full: No space left on device")
 
 
+# --- Files that results must not replace ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "lost"),
+    [
+        (("--output", "run/ckpt.pt"), "a model that is measured"),
+        (("--csv", "run/../run/ckpt.pt"), "a model that is measured"),
+        (("--csv", "link"), "a model that is measured"),
+        (("--csv", "linked/ckpt.pt"), "a model that is measured"),
+        (("--output", "other/ckpt.pt"), "a run's own ckpt.pt"),
+        (("--output", "run/config.json"), "a run's own config.json"),
+        (("--csv", "run/stats.csv"), "a run's own stats.csv"),
+        (("--csv", "link.csv"), "a run's own stats.csv"),
+        (("--csv", "run/log.txt"), "a run's own log.txt"),
+        (("--output", "study/study.json"), "a run's own study.json"),
+        (("--csv", "run/metrics.json"), "a run's own metrics.json"),
+        (("--csv", "other/metrics.json", "--output", "x"), "a run's own metrics.json"),
+        (("--output", "x", "--csv", "run/../x"), "the scores of run/ckpt.pt"),
+        (("--output", "x", "--csv", "to_x"), "the scores of run/ckpt.pt"),
+        (("--output", "table.csv"), "what evaluate.py has not written"),
+        (("--output", "image"), "what evaluate.py has not written"),
+        (("--output", "to_image"), "what evaluate.py has not written"),
+    ],
+)
+def test_no_file_is_replaced_that_is_no_such_results(tmp_path, capsys, flags, lost):
+    for name in ("run", "other"):
+        write_checkpoint(tmp_path / name)
+        (tmp_path / name / "stats.csv").write_text("step,recon\n1,2\n")
+    (tmp_path / "study").mkdir()
+    Path("study/study.json").write_text("{}")
+    Path("table.csv").write_text("seed,mig\n0,.5\n")
+    Path("image").write_bytes(b"\x89PNG\xff")
+    links = {"link": "run/ckpt.pt", "link.csv": "run/stats.csv", "linked": "run"}
+    for name, target in {**links, "to_x": "x", "to_image": "image"}.items():
+        Path(name).symlink_to(target)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run("--model_path", "run", *MIG, *flags) == 2
+    path = flags[flags.index("--csv" if "--csv" in flags else "--output") + 1]
+    told = f"error: {flags[0] if len(flags) == 2 else '--csv'} {path} would replace {lost}; "
+    out, err = capsys.readouterr()
+    assert out == "" and err == f"{told}name another file\n"
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_file_of_a_models_own_folder_is_kept_whatever_the_models_name(tmp_path, capsys):
+    """Pictures read stats.csv beside a model of any name."""
+    write_checkpoint(tmp_path / "flat", name="one.pt")
+    for name in ("flat/stats.csv", "./flat/../flat/stats.csv", tmp_path / "flat" / "stats.csv"):
+        assert run("--model_path", "flat/one.pt", *MIG, "--csv", name) == 2
+        assert "would replace a run's own stats.csv" in capsys.readouterr().err
+    assert run("--model_path", "flat/one.pt", *MIG, "--csv", "flat/one_metrics.json") == 2
+    assert "would replace the scores of flat/one.pt" in capsys.readouterr().err
+
+
+def test_results_may_have_any_name_where_nothing_is_lost(tmp_path):
+    path = write_checkpoint(tmp_path / "run")
+    Path("empty.json").touch()
+    for output, table in (
+        ("metrics.json", "stats.csv"),  # in a folder that is no run's
+        ("metrics.json", "stats.csv"),  # once more, over those
+        ("run/metrics.json", "run/scores.csv"),
+        ("empty.json", "/dev/null"),
+        ("/dev/null", "/dev/null"),
+    ):
+        assert run("--model_path", path, *MIG, "--output", output, "--csv", table) == 0
+    assert "mig" in read_json(Path("empty.json"))["scores"]
+
+
+def test_results_go_to_the_end_of_the_programs_own_output(tmp_path, capfd):
+    path = write_checkpoint(tmp_path / "run")
+    print("what was said before", flush=True)
+    assert run("--model_path", path, *MIG, "--output", "/dev/stdout", "--csv", "/dev/stdout") == 0
+    out = capfd.readouterr().out
+    assert out.startswith("what was said before\n")
+    assert '"mig": {' in out and "\ncheckpoint,seed," in out
+
+
 # --- The data of the training ---------------------------------------------------------------------
 
 
