@@ -1,6 +1,7 @@
 """The scores that evaluate.py has written beside a checkpoint, read again for pictures."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
 
 # What JSON of any other content raises where it is taken for scores; it may be nested without end.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
+
+# Of details, by metric, what pictures show: lists [latent_dim, F], and of each factor, [F].
+PICTURED = {"dci": ("importance", "completeness_per_factor"), "sap": ("scores", "gaps")}
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,17 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
         if any(row[2] for row in rows[1:]):
             about += " \N{PLUS-MINUS SIGN}: standard error."
         names, details = tuple(data["factor_names"]), content["details"]
-        _check_details(details)
+        _check_details(details, names)
         return SavedScores(path, *_measured_of(content), about, rows, details, names)
+
+
+def check_latents(scores: SavedScores, latent_dim: int) -> None:
+    """UserError where what pictures show is not of the latents of the model that is drawn."""
+    with _taken_for_scores(scores.path):
+        for metric in PICTURED.keys() & scores.details.keys():
+            of_latents, _ = PICTURED[metric]
+            if len(scores.details[metric][of_latents]) != latent_dim:
+                raise ValueError(f"details of {metric} are of other latents")
 
 
 def read_scores(run_dir: Path) -> SavedValues | None:
@@ -149,7 +162,7 @@ def read_results(path: Path) -> dict | None:
     with _taken_for_scores(path):
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         _measured_of(content)
-        _check_details(content["details"])
+        _check_details(content["details"], content["data"]["factor_names"])
         named = content["settings"]["metrics"]
         whole = named is None or all(isinstance(name, str) for name in [*named])
         for score in content["scores"].values():
@@ -165,9 +178,22 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _check_details(details: Mapping) -> None:
-    if not all(isinstance(one, dict) for one in details.values()):
+def _check_details(details: Mapping, factor_names: Sequence[str]) -> None:
+    whole = all(isinstance(one, dict) for one in details.values())
+    whole &= all(isinstance(name, str) for name in factor_names)
+    if not whole:
         raise TypeError("details are something else")
+    for metric in PICTURED.keys() & details.keys():
+        of_latents, of_factors = (details[metric][name] for name in PICTURED[metric])
+        for row in [of_factors, *of_latents]:
+            _check_numbers(row, len(factor_names))
+
+
+def _check_numbers(row: object, count: int) -> None:
+    """Some finite numbers, or null for what is not finite."""
+    numbers = isinstance(row, list) and len(row) == count > 0
+    if not numbers or not all(n is None or math.isfinite(n) for n in row):
+        raise TypeError("details are no numbers of each factor")
 
 
 def _measured_of(content: Mapping) -> tuple[int, str | None, tuple[str, str]]:

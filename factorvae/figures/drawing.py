@@ -28,7 +28,14 @@ from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import idle_settings
 from factorvae.run_log import log_until
-from factorvae.saved_scores import SavedScores, SavedValues, Score, read_scores, saved_scores
+from factorvae.saved_scores import (
+    SavedScores,
+    SavedValues,
+    Score,
+    check_latents,
+    read_scores,
+    saved_scores,
+)
 from factorvae.setting import Setting, differing_fields, order_of, setting_of
 
 Scores = TypeVar("Scores", SavedScores, SavedValues)
@@ -59,6 +66,8 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
     base_index = base_images(dataset, config)
     scores = fitting(saved_scores(path, known_scores), step, weights_digest(checkpoint), dataset)
+    if scores is not None:
+        check_latents(scores, trained["latent_dim"])
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
     settings = {
         "checkpoint": path,

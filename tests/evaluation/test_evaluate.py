@@ -203,6 +203,8 @@ def test_scores_of_other_weights_do_not_stay(measured_once):
     ("place", "value"),
     [
         (("details",), {"losses": 3}),
+        (("details",), {"dci": {}}),
+        (("details",), {"sap": {"scores": [["a"]], "gaps": [0]}}),
         (("scores", "kl", "value"), "much"),
         (("scores", "kl", "value"), float("nan")),
         (("scores", "kl", "how"), None),

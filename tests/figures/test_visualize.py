@@ -215,6 +215,67 @@ def test_scores_beside_the_checkpoint_are_on_the_page_where_they_are_of_its_step
     assert "runs/a/metrics.json is damaged" in capsys.readouterr().err
 
 
+SOUND = {
+    "dci": {"importance": [[1, 0, 0.5, None]] * 2, "completeness_per_factor": [1, 0, 0.5, None]},
+    "sap": {"scores": [[1, 0, 0.5, 0]] * 2, "gaps": [0, 0.0, 0, 0]},
+}
+
+
+def with_changed(metric, **changes):
+    return SOUND | {metric: SOUND[metric] | changes}
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"dci": {}},
+        {"dci": {"importance": SOUND["dci"]["importance"]}},
+        {"sap": {"gaps": [0, 0, 0, 0]}},
+        with_changed("dci", importance=[["a"]]),
+        with_changed("dci", importance=[["1", "0", "1", "0"]] * 2),
+        with_changed("dci", importance=[[1, 0, 1, 0], [1, 0, 1]]),
+        with_changed("dci", importance=[[1, 0, 1]] * 2),
+        with_changed("dci", importance=[[[1], [0], [1], [0]]] * 2),
+        with_changed("dci", importance=[[1, 0, 1, 10**400]] * 2),
+        with_changed("dci", importance=[[1, 0, 1, float("inf")]] * 2),
+        with_changed("dci", importance=[[1, 0, 1, 0]]),  # of one latent; the model has two
+        with_changed("dci", importance=[[1, 0, 1, 0]] * 3),
+        with_changed("dci", importance=[]),
+        with_changed("dci", importance=None),
+        with_changed("dci", completeness_per_factor=0.5),
+        with_changed("dci", completeness_per_factor=[1, 0, 1]),
+        with_changed("sap", scores={"shape": [1, 0]}),
+        with_changed("sap", gaps=["a", 0, 0, 0]),
+        with_changed("sap", gaps=[[0, 0, 0, 0]]),
+    ],
+)
+def test_details_of_the_wrong_content_are_one_line(capsys, details):
+    folder = write_run("runs/a")
+    (folder / "metrics.json").write_text(json.dumps(scores_of(100, details=details)))
+    assert run() == 2
+    told = "error: runs/a/metrics.json is damaged; evaluate.py writes it anew\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("names", [[], ["shape", "scale", "posX", 3], [None] * 4, 4])
+def test_details_of_factors_without_names_are_one_line(capsys, names):
+    folder = write_run("runs/a")
+    content = scores_of(100, details=SOUND)
+    content["data"]["factor_names"] = names
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert run() == 2
+    assert "runs/a/metrics.json is damaged; evaluate.py writes it" in capsys.readouterr().err
+
+
+def test_sound_details_are_drawn_and_those_of_other_metrics_are_as_they_are():
+    folder = write_run("runs/a")
+    details = SOUND | {"losses": {"kl_per_latent": "unknown"}}
+    (folder / "metrics.json").write_text(json.dumps(scores_of(100, details=details)))
+    assert run("--output_dir", "out") == 0
+    drawn = {path.name for path in Path("out").iterdir()}
+    assert drawn == PICTURES | {"dci_matrix.png", "sap_matrix.png"}
+
+
 def test_scores_of_other_weights_are_left_out(capsys, hung, sweep_runs):
     folder = write_run("runs/a")
     of_it = weights_digest(load_checkpoint(folder))
