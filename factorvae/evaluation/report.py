@@ -434,14 +434,17 @@ def _cells_of(model: EvaluatedModel) -> Callable[[Score], str]:
 
 
 def _cells_of_group(group: Sequence[EvaluatedModel], sign: str) -> Callable[[Score], str]:
+    """Mean and deviation; where some models have no such score, of how many it is."""
+
     def cell(score: Score) -> str:
         values = [model.scores[score.name] for model in group if score.name in model.scores]
         if not values:
             return "-"
         mean = score.text(float(np.mean(values)))
+        few = f" (of {len(values)})" if len(values) < len(group) else ""
         if len(values) == 1:
-            return mean
-        return f"{mean}{sign}{score.text(float(np.std(values, ddof=1)))}"
+            return mean + few
+        return f"{mean}{sign}{score.text(float(np.std(values, ddof=1)))}{few}"
 
     return cell
 

@@ -427,6 +427,34 @@ def test_many_checkpoints(sweep, capsys):
         assert f"  {run_dir} " in out
 
 
+def test_a_mean_over_fewer_models_than_a_setting_has_tells_of_how_many(sweep, capsys):
+    for name in ("a1", "a2"):  # of three models one has its discriminator
+        checkpoint = load_checkpoint(sweep / name)
+        save_checkpoint(sweep / name / "ckpt.pt", {**checkpoint, "discriminator": None})
+    metrics = ("--metrics", "mig", "discriminator_total_correlation", "--num_batches", 1)
+    paths = ("--model_path", *(sweep / name for name in ("a0", "a1", "a2", "b")))
+    assert run(*paths, *metrics) == 0
+    out, _ = capsys.readouterr()
+    (mean,) = re.findall(r"^  mean of 3 \+- deviation(.*)", out, re.M)
+    cells = re.split("  +", mean.strip())
+    assert ["+-" in cell for cell in cells] == [True, True, False]
+    assert re.fullmatch(r"-?\d\.\d{3} \(of 1\)", cells[2])
+    assert out.count("(of ") == 1
+    assert run(*paths, *metrics, "--markdown") == 0
+    first, second = capsys.readouterr().out.splitlines()[2:4]
+    assert re.search(r"\| 3 \| \S+ ± \S+ \| \S+ ± \S+ \| \S+ \(of 1\) \|$", first)
+    assert "(of" not in second and second.endswith("| - |")  # none of one model
+
+
+def test_the_deviation_of_two_models_of_three_tells_that_it_is_of_two(sweep, capsys):
+    checkpoint = load_checkpoint(sweep / "a1")
+    save_checkpoint(sweep / "a1" / "ckpt.pt", {**checkpoint, "discriminator": None})
+    metrics = ("--metrics", "discriminator_total_correlation", "--num_batches", 1)
+    assert run("--model_path", sweep, *metrics) == 0
+    mean = r"^  mean of 3 \+- deviation +-?\d\.\d+ \+- \d\.\d+ \(of 2\)$"
+    assert re.search(mean, capsys.readouterr().out, re.M)
+
+
 def test_udr_of_one_setting(sweep, capsys):
     paths = [sweep / f"a{seed}" for seed in range(3)]
     assert run("--model_path", *paths, "--metrics", "udr") == 0
