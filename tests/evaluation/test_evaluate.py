@@ -29,6 +29,7 @@ from factorvae.evaluation import evaluate as evaluation
 from factorvae.evaluation import report, scores
 from factorvae.evaluation.evaluate import find_checkpoints, load_models
 from factorvae.evaluation.scores import METRICS, SCORES
+from factorvae.evaluation.trial import Result
 from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
 from factorvae.models import VAE, Discriminator
@@ -383,6 +384,20 @@ def test_repeats_give_standard_errors_and_the_seed_all_points(tmp_path):
     assert first["recon_loss"]["standard_error"] > 0
     assert other["recon_loss"]["value"] != first["recon_loss"]["value"]
     assert repeated["mig"]["standard_error"] > 0
+
+
+def test_repeats_give_their_mean_and_its_standard_error(monkeypatch, sprites):
+    values, sap = iter([0.1, 0.4, 0.7]), METRICS["sap"]
+
+    def known(trial):
+        return Result({"sap": next(values)}, {"sap": "known"}, {"sap": 5.0})
+
+    monkeypatch.setitem(METRICS, "sap", dataclasses.replace(sap, function=known))
+    settings = dict(metrics=("sap",), num_batches=1, batch_size=4, repeats=3)
+    model = scores_of(monkeypatch, VAE(sprites.image_shape, 4, 16), **settings)
+    assert model.scores["sap"] == pytest.approx(0.4)
+    # Squares of .3, 0 and .3, over 3 - 1: a standard deviation of .3, and 3 repeats.
+    assert model.errors["sap"] == pytest.approx(0.3 / np.sqrt(3))
 
 
 @pytest.mark.usefixtures("few_pairs")

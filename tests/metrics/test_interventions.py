@@ -8,7 +8,7 @@ from factorvae.errors import UserError
 from factorvae.metrics import beta_vae_score, factor_vae_score
 from factorvae.metrics.beta_vae import draw_pairs, score_pairs
 from factorvae.metrics.factor_vae import draw_votes, score_votes
-from factorvae.metrics.interventions import sample_factors
+from factorvae.metrics.interventions import Draws, Votes, sample_factors
 
 SIZES = (3, 6, 8, 5)
 FEW = {"num_train": 800, "num_eval": 400}
@@ -127,6 +127,20 @@ def test_a_missing_factor_goes_to_whichever_latent_votes():
     """Two factors, one known: all votes are the one latent's, and the majority is one half."""
     result = factor_vae_score(lambda f: f[:, :1] * 1.0, (8, 8), generator(), **FEW)
     assert result["factor_vae_score"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_held_out_votes_are_scored_by_the_majority_of_those_fitted():
+    """Of one latent, whose are all votes: it stands for the first factor, rarely held later on."""
+    train, evaluation = (
+        [Votes(np.array(held), np.zeros((len(held), 2, 2), np.uint8))]
+        for held in ([0, 0, 1], [1, 0, 1, 1])
+    )
+    draws = Draws(train, evaluation, np.array([[0, 0], [1, 1]]))
+    result = score_votes(lambda factors: factors[:, :1] * 1.0, draws)
+    np.testing.assert_array_equal(result["votes"], [[2], [1]])
+    assert result["train_accuracy"] == pytest.approx(2 / 3)
+    assert result["factor_vae_score"] == result["eval_accuracy"] == 1 / 4  # of [1, 0, 1, 1]
+    assert result["factor_vae_score_se"] == pytest.approx(np.sqrt(1 / 4 * 3 / 4 / 4))
 
 
 def test_dead_latents_vote_only_without_a_threshold():

@@ -284,6 +284,15 @@ def test_irs_by_hand():
     assert result["parents"] == [0]
 
 
+def test_irs_weighs_latents_by_their_largest_deviations():
+    # The first as above: .8, and at most 2.5 from its mean. The second is 0, 1 or 2, at most 1
+    # from its mean and 1/2 from that of either factor's groups: .5.
+    codes = np.column_stack([4 * GRID[:, 0] + GRID[:, 1], GRID[:, 0] + GRID[:, 1]])
+    result = irs(codes, GRID[:, :2], quantile=1.0)
+    np.testing.assert_allclose(result["per_latent"], [0.8, 0.5])
+    assert result["irs"] == pytest.approx((2.5 * 0.8 + 1 * 0.5) / (2.5 + 1))
+
+
 def test_irs_counts_live_latents():
     codes = np.column_stack([GRID[:, 0], np.full(len(GRID), 0.1), GRID[:, 1]])
     result = irs(codes, GRID)

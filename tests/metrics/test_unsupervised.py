@@ -96,6 +96,18 @@ def test_weighted_estimate_is_chens(generator):
     )
 
 
+def test_stratified_estimate_by_hand(generator):
+    """Three points of four: two of the same posterior, and one far from them."""
+    mu = np.array([[0.0, 0], [0, 0], [100, 100]])
+    result = minibatch_total_correlation(mu, np.zeros((3, 2)), 4, generator)
+    # A point weighs 1/4 and the others 3/4 / 2 each. The twins' densities are 1/4 + 3/8 = 5/8 of
+    # that of one posterior, q: log(5/8 q1 q2) - log(5/8 q1) - log(5/8 q2) = log(8/5); the third's
+    # are 1/4 of it, and log 4. Their standard error is the difference of the two over 3.
+    expected = (2 * np.log(8 / 5) + np.log(4)) / 3
+    assert result["total_correlation_stratified"] == pytest.approx(expected)
+    assert result["total_correlation_stratified_se"] == pytest.approx(np.log(4 / (8 / 5)) / 3)
+
+
 def test_weighted_estimate_grows_with_the_data_set(generator):
     """By (D - 1) log N, which says nothing of the codes."""
     mu, logvar = posteriors(generator, 0.0, count=200)
@@ -187,6 +199,18 @@ def test_pairwise_agreement_by_hand():
     # Each weight is 1/sqrt(2) less the penalty, w: (w^2 / 2w) in each row and column.
     np.testing.assert_allclose(result["pairwise"], (1 - np.eye(2)) * (np.sqrt(0.5) - 0.1) / 2)
     np.testing.assert_allclose(result["udr"], (np.sqrt(0.5) - 0.1) / 2)
+
+
+def test_a_models_score_is_what_the_others_say_of_it():
+    """The first model has two latents of correlation 1/2, the second one of them alone."""
+    second = np.array([[1.0], [1], [1], [1], [-1], [-1], [-1], [-1]])
+    first = np.hstack([second, [[1.0], [1], [1], [-1], [-1], [-1], [-1], [1]]])
+    result = udr([first, second], method="lasso", alpha=0.25)
+    # Of the first on the second the weights are 3/4 and 0, the other way 1 - 1/4 and 1/2 - 1/4:
+    # (3/4 + (3/4 + 0) / 2) / 2 = 9/16 and ((3/4 + 1/4) / 2 + (3/4)^2 / (3/4 + 1/4)) / 2 = 17/32.
+    np.testing.assert_allclose(result["pairwise"], [[0, 9 / 16], [17 / 32, 0]])
+    np.testing.assert_allclose(result["udr"], [17 / 32, 9 / 16])
+    assert result["best"] == 1
 
 
 def test_disentangled_models_rank_first(generator, independent):

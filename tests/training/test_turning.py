@@ -184,6 +184,47 @@ def test_second_moments_after_a_turn_add_up_to_those_of_the_new_gradients(networ
     assert seen[0] == pytest.approx(seen[1], rel=0.2)
 
 
+def moments_of_latents(vae, disc, optimizers, moment):
+    """What Adam keeps of each latent's weights, [4, ...]: of those that turn, and of variances'."""
+    of_vae, of_disc = (optimizer.state for optimizer in optimizers)
+    head = {
+        name: of_vae[getattr(vae.encoder.head, name)][moment].clone() for name in ("weight", "bias")
+    }
+    of_means = {name: kept[:4] for name, kept in head.items()}
+    of_means["decoder"] = of_vae[vae.decoder.hidden.weight][moment].clone().T
+    of_means["discriminator"] = of_disc[disc.hidden[0].weight][moment].clone().T
+    return of_means, {name: kept[4:] for name, kept in head.items()}
+
+
+def test_moments_of_each_latent_are_turned_and_the_second_ones_by_the_squares(
+    networks, monkeypatch
+):
+    vae, disc, images = networks
+    optimizers = after_a_step(vae, disc, images)
+    generator = torch.Generator().manual_seed(0)
+    for optimizer in optimizers:  # one step from the means leaves the variances' at 0
+        for kept in optimizer.state.values():
+            kept["exp_avg"].normal_(generator=generator)
+            kept["exp_avg_sq"].uniform_(generator=generator)
+    turn = turned_by(30, 0, 2)
+    monkeypatch.setattr("factorvae.training.turning.independent_directions", lambda *_: turn)
+    with torch.no_grad():
+        codes = vae.encode(images)
+    moments = ("exp_avg", "exp_avg_sq")
+    before = [moments_of_latents(vae, disc, optimizers, moment) for moment in moments]
+    turn_latents(vae, optimizers[0], disc, optimizers[1], *codes)
+    after = [moments_of_latents(vae, disc, optimizers, moment) for moment in moments]
+
+    cos, sin = math.sqrt(0.75), 0.5  # of 30 degrees
+    rotation = torch.tensor([[cos, 0, sin, 0], [0, 1, 0, 0], [-sin, 0, cos, 0], [0, 0, 0, 1]])
+    squares = torch.tensor([[0.75, 0, 0.25, 0], [0, 1, 0, 0], [0.25, 0, 0.75, 0], [0, 0, 0, 1]])
+    factors = [[rotation, squares], [squares, squares]]  # log variances do not turn but mix
+    for moment, *parts in zip(moments, before, after, factors, strict=True):
+        for olds, news, factor in zip(*parts, strict=True):
+            for name, old in olds.items():
+                assert torch.allclose(news[name], factor @ old, atol=1e-5), (moment, name)
+
+
 def test_latents_of_less_than_a_nat_stay(networks):
     vae, disc, images = networks
     optimizers = after_a_step(vae, disc, images)
