@@ -110,6 +110,8 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
             found = scores.get(score.name)
             if found is None or found["value"] is None:
                 continue
+            if not isinstance(found["how"], str):
+                raise TypeError("how a score was made is no text")
             error = found["standard_error"]
             shown = "" if error is None else score.text(error)
             # once for all scores that are made alike

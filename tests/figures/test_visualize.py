@@ -267,6 +267,15 @@ def test_details_of_factors_without_names_are_one_line(capsys, names):
     assert "runs/a/metrics.json is damaged; evaluate.py writes it" in capsys.readouterr().err
 
 
+def test_scores_made_in_no_words_are_one_line(capsys):
+    folder = write_run("runs/a")
+    content = scores_of(100, details=SOUND)
+    next(iter(content["scores"].values()))["how"] = 3
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert run() == 2
+    assert "runs/a/metrics.json is damaged; evaluate.py writes it" in capsys.readouterr().err
+
+
 def test_sound_details_are_drawn_and_those_of_other_metrics_are_as_they_are():
     folder = write_run("runs/a")
     details = SOUND | {"losses": {"kl_per_latent": "unknown"}}
