@@ -414,9 +414,8 @@ def metrics_file(run: Path, estimator: str) -> Path:
     return run / (METRICS_NAME if estimator == ESTIMATORS[0] else f"metrics_{estimator}.json")
 
 
-def evaluate(run: Path, options: argparse.Namespace, budget: Budget) -> bool:
-    """Measure a finished run; whether all its files of scores are there."""
-    steps = steps_done(run)
+def evaluate(run: Path, steps: int, options: argparse.Namespace, budget: Budget) -> bool:
+    """Measure a finished run of so many steps; whether all its files of scores are there."""
     for estimator in ESTIMATORS:
         output = metrics_file(run, estimator)
         if steps_measured(output) == steps:
@@ -451,14 +450,14 @@ def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
     """A finished run's row of results.csv."""
     found = {e: json.loads(metrics_file(run, e).read_text()) for e in ESTIMATORS}
     whole = found[ESTIMATORS[0]]
-    config = whole["checkpoint"]["config"]
+    config, steps = whole["checkpoint"]["config"], whole["checkpoint"]["step"]
     row: dict[str, object] = {
         "profile": profile,
         "sweep": sweep.name,
         "run": run.name,
         **{name: config[name] for name in ("dataset", "beta", "gamma", "seed")},
-        "steps": whole["checkpoint"]["step"],
-        "seconds": round(seconds_of(run, config["batch_size"], whole["checkpoint"]["step"])),
+        "steps": steps,
+        "seconds": round(seconds_of(run, config["batch_size"], steps)),
         "commit": commit_of(run.parent),
         "torch": whole["versions"]["torch"],
     }
@@ -949,7 +948,8 @@ def work(options: argparse.Namespace, budget: Budget) -> None:
         folder = options.output_dir / options.profile / sweep.name
         done = train(sweep, folder, options, budget)
         for run in runs_of(sweep, folder):
-            if steps_done(run) >= length_of(sweep) and not evaluate(run, options, budget):
+            steps = steps_done(run)
+            if steps >= length_of(sweep) and not evaluate(run, steps, options, budget):
                 return
         if not done:
             return

@@ -392,13 +392,13 @@ def ordered_steps(given: Sequence[int] | int | None) -> tuple[int, ...] | None:
     return tuple(sorted({*steps} - {0, None})) or None
 
 
+TRAIN_FIELDS = frozenset(field.name for field in dataclasses.fields(TrainConfig))
 GONE = {"disc_batches": 1}  # settings of earlier versions, each with the value that did nothing
 
 
 def unknown_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Those of another version that this one lacks, of a run in which they did something."""
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    return {n: v for n, v in settings.items() if n not in known and v != GONE.get(n)}
+    return {n: v for n, v in settings.items() if n not in TRAIN_FIELDS and v != GONE.get(n)}
 
 
 DATASET_OPTIONS = ("image_size", "crop", "grayscale", "split", "skip_bad_images")

@@ -17,6 +17,7 @@ from factorvae.config import (
     MOST_STEPS,
     MOST_THREADS,
     RECIPES,
+    TRAIN_FIELDS,
     TrainConfig,
 )
 from factorvae.errors import UserError
@@ -38,7 +39,7 @@ DATASET_TYPES = {
 RESUMING = ("vae_optimizer", "generator", "sums", "finite_steps", "threads")
 
 
-def check_contents(path: Path, checkpoint: dict, resume_until: int = 0) -> None:
+def check_contents(path: Path, checkpoint: dict, resume_until: int) -> None:
     """Check every section, and complete `config` by defaults.
 
     resume_until: steps to which its run is to go on. Where it has made fewer, the sections that
@@ -87,8 +88,7 @@ def _is_plain(value: object) -> bool:
 
 def config_of(settings: Mapping[str, object]) -> TrainConfig:
     """The config of a checkpoint's settings, without those that are known no more."""
-    known = {f.name for f in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**{name: value for name, value in settings.items() if name in known})
+    return TrainConfig(**{name: v for name, v in settings.items() if name in TRAIN_FIELDS})
 
 
 def _check_plain(checkpoint: dict) -> None:

@@ -85,10 +85,9 @@ class Outputs:
     def _lost_to_table(self, path: Path) -> str | None:
         """What --csv there would replace that is to stay, in words."""
         lost = self._lost_of_runs(path, (*WRITTEN_IN_TRAINING, METRICS_NAME))
-        for model, scores in self.paths.items():
-            if lost is None and os.path.realpath(scores) == os.path.realpath(path):
-                return f"the scores of {model}"
-        return lost
+        measured_there = {os.path.realpath(scores): model for model, scores in self.paths.items()}
+        model = measured_there.get(os.path.realpath(path))
+        return f"the scores of {model}" if lost is None and model else lost
 
     def _lost_of_runs(self, path: Path, own: Sequence[str]) -> str | None:
         """The same of a model that is measured, and of files of a run by their names `own`."""

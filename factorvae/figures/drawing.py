@@ -1,7 +1,6 @@
 """What `visualize.py` does: pictures of a model from its checkpoint, its data and its log."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from factorvae.checkpoint import (
     restore_vae,
     weights_digest,
 )
-from factorvae.config import TrainConfig, VisualizeConfig
+from factorvae.config import TRAIN_FIELDS, VisualizeConfig
 from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
 from factorvae.errors import UserError
@@ -114,9 +113,9 @@ def fitting(scores: Scores | None, step: int, weights: str, dataset: Dataset) ->
     return scores
 
 
-def fields_of(method: str) -> set[str]:
+def fields_of(method: str) -> frozenset[str]:
     """The training's settings that say something about a model of this method."""
-    return {field.name for field in fields(TrainConfig)} - idle_settings(method)
+    return TRAIN_FIELDS - idle_settings(method)
 
 
 def gallery_of(

@@ -70,9 +70,12 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     assert "starting at step 0 of 5" in out
     assert run_log.read_log(run_dir)["step"].tolist() == [5]
 
-    plain = ("--output_dir", run_dir.with_name("plain"), "--gamma", 0)
-    for steps, width in ((2, 50), (4, 60)):  # of a discriminator that there is none of
+
+def test_a_run_without_a_discriminator_goes_on_under_other_flags_of_one(run_train, run_dir):
+    plain = ("--output_dir", run_dir, "--gamma", 0)
+    for steps, width in ((2, 50), (4, 60)):
         assert run_train(*plain, "--max_steps", steps, "--disc_width", width)[0] == 0
+    assert load_checkpoint(run_dir)["step"] == 4
 
 
 def test_a_run_of_another_versions_settings_goes_on_where_they_did_nothing(run_train, run_dir):
