@@ -71,6 +71,12 @@ def test_the_tables_tell_means_over_seeds_and_what_is_missing(laptop):
     assert "python -m benchmarks.results --profile laptop  # 2 of 4 runs are done" in text
 
 
+@pytest.mark.parametrize("seeds", ["5", "5-9", "5-9 12 14", "22 5"])
+def test_the_flags_of_one_run_have_its_seed_alone(seeds):
+    sweep = results.Sweep("some", "FactorVAE", f"{SHORT} --seed {seeds} --gamma 3")
+    assert results.spelled_flags(sweep, 5) == f"{SHORT} --seed 5 --gamma 3"
+
+
 def test_rows_of_runs_that_are_not_here_stay(laptop):
     run(laptop)
     before = (laptop / "docs" / "results.csv").read_text()
@@ -131,6 +137,12 @@ def test_the_page_is_what_these_rows_and_sweeps_make():
     assert lines((DOCS / "results.md").read_text()) == lines(results.markdown(rows, curve))
 
 
+def as_seeds(text):
+    """'0-2, 5' -> [0, 1, 2, 5]."""
+    ends = [[int(end) for end in part.split("-")] for part in text.split(", ")]
+    return [seed for end in ends for seed in range(end[0], end[-1] + 1)]
+
+
 def test_the_readme_tells_the_numbers_of_these_rows():
     names = ("D_gbt", "C_gbt", "I_gbt", "factor_vae_score", "mig", "recon_loss")
     told = [
@@ -141,7 +153,7 @@ def test_the_readme_tells_the_numbers_of_these_rows():
     rows = [row for row in rows_of("results.csv") if row["dataset"] == "dsprites"]
     for cells, (_, group) in zip(told, results.groups_of(results.compared(rows)), strict=True):
         seeds = sorted(int(row["seed"]) for row in group)
-        assert cells[0].removesuffix(", unseen") == f"{seeds[0]}-{seeds[-1]}"
+        assert as_seeds(cells[0].removesuffix(", unseen")) == seeds
         assert cells[1:] == [results.cell(group, name) for name in names]
 
 
