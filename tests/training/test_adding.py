@@ -15,6 +15,7 @@ from factorvae.training.trainer import Trainer
 from factorvae.training.waking import STD
 from tests.helpers import same_state
 
+pytestmark = pytest.mark.usefixtures("few_images")
 SMALL = TrainConfig(hidden_dim=16, disc_depth=1, disc_width=16, batch_size=8, log_every=4)
 WAITING = dataclasses.replace(SMALL, first_latents=2, add_at=(3, 5), wake_at=(7,))
 

@@ -97,6 +97,7 @@ def test_a_run_of_another_versions_settings_goes_on_where_they_did_nothing(run_t
     assert setting_of(checkpoint)["another version's"] is None
 
 
+@pytest.mark.usefixtures("few_images")
 def test_what_a_run_does_not_come_to_is_told(run_train, run_dir):
     flags = ("--output_dir", run_dir, "--preset", "fast", "--disc_width", 16, "--add_at", 2)
     code, out, _ = run_train(*flags, "--wake_at", 3, "--max_steps", 4)
@@ -105,6 +106,7 @@ def test_what_a_run_does_not_come_to_is_told(run_train, run_dir):
     assert "it ends before" not in run_train("--max_steps", 4)[1]
 
 
+@pytest.mark.usefixtures("few_images")
 def test_latents_that_never_begin_are_told(run_train, run_dir):
     flags = ("--output_dir", run_dir, "--max_steps", 4, "--first_latents", 2, "--add_at", 2)
     out = run_train(*flags)[1]

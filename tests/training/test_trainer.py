@@ -303,6 +303,7 @@ WAITING = {"first_latents": 2, "add_at": (2,), "wake_at": (4,)}
 
 
 @pytest.mark.parametrize("changes", [BF16, {"gamma": 0.0}, WOKEN, OF_ALL_CODES, WAITING])
+@pytest.mark.usefixtures("few_images")
 def test_other_kinds_of_runs_resume_exactly_too(sprites, tmp_path, changes):
     config = dataclasses.replace(SMALL, **changes)
     train(sprites, tmp_path / "whole", config, 6)

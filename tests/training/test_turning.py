@@ -239,6 +239,7 @@ def test_latents_of_less_than_a_nat_stay(networks):
     assert turn[0, 2].abs() > 0.1
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_run_turns_at_its_steps_and_wakes_latents_afterwards(sprites, monkeypatch):
     done = []
 
@@ -258,9 +259,10 @@ def test_a_run_turns_at_its_steps_and_wakes_latents_afterwards(sprites, monkeypa
         trainer.advance(1)
         assert [what[:2] for what in done] == [(3, "turned"), (3, "woken")]
         trainer.advance(1)
-        assert done[-1] == (5, "turned", (4096, 10), (4096, 10))
+        assert done[-1] == (5, "turned", (256, 10), (256, 10))
 
 
+@pytest.mark.usefixtures("few_images")
 def test_a_turn_that_finds_nothing_to_turn_leaves_a_run_as_it_is(sprites):
     turned = Trainer(dataclasses.replace(SMALL, turn_at=(2,)), sprites)  # none is live as yet
     never = Trainer(SMALL, sprites)
@@ -277,7 +279,7 @@ def every_latent_turns(monkeypatch):
     monkeypatch.setattr("factorvae.training.turning.LEAST_GAIN", 0.0)
 
 
-@pytest.mark.usefixtures("every_latent_turns")
+@pytest.mark.usefixtures("few_images", "every_latent_turns")
 def test_a_run_that_is_gone_on_with_turns_as_if_it_had_not_stopped(sprites):
     config = dataclasses.replace(SMALL, turn_at=(3,))
     whole, parts, resumed, never = (
