@@ -40,6 +40,8 @@ from factorvae.setting import differing_fields, setting_value, told_fields
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn")
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
 WIDTH = 100
+FIRST_COLUMNS = ("checkpoint", "seed")  # of every CSV file of results
+NOT_WRITTEN = "what evaluate.py has not written"
 
 
 class Outputs:
@@ -78,16 +80,15 @@ class Outputs:
     def _lost_to_scores(self, path: Path) -> str | None:
         """What --output there would replace that is to stay, in words."""
         lost = self._lost_of_runs(path, WRITTEN_IN_TRAINING)
-        if lost is None and not _is_empty_or_json(path):
-            return "what evaluate.py has not written"
-        return lost
+        return lost if lost or _is_empty_or_json(path) else NOT_WRITTEN
 
     def _lost_to_table(self, path: Path) -> str | None:
         """What --csv there would replace that is to stay, in words."""
         lost = self._lost_of_runs(path, (*WRITTEN_IN_TRAINING, METRICS_NAME))
         measured_there = {os.path.realpath(scores): model for model, scores in self.paths.items()}
         model = measured_there.get(os.path.realpath(path))
-        return f"the scores of {model}" if lost is None and model else lost
+        lost = f"the scores of {model}" if lost is None and model else lost
+        return lost if lost or _is_empty_or_table(path) else NOT_WRITTEN
 
     def _lost_of_runs(self, path: Path, own: Sequence[str]) -> str | None:
         """The same of a model that is measured, and of files of a run by their names `own`."""
@@ -124,7 +125,7 @@ class Outputs:
         made = ("protocol", "dci_estimator", "repeats")
         points = ("num_points", "num_held_out")
         text = io.StringIO()
-        names = ["checkpoint", "seed", *settings, "evaluation_seed", *made, *points, *columns]
+        names = [*FIRST_COLUMNS, *settings, "evaluation_seed", *made, *points, *columns]
         writer = csv.DictWriter(text, names)
         writer.writeheader()
         for model in (model for group in group_by_setting(models) for model in group):
@@ -181,6 +182,18 @@ def _is_empty_or_json(path: Path) -> bool:
     try:
         return isinstance(json.loads(path.read_bytes()), dict)
     except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _is_empty_or_table(path: Path) -> bool:
+    """Whether there is no file, or nothing in it, or a table that begins as evaluate.py's do."""
+    if not path.exists():
+        return True
+    first = (",".join(FIRST_COLUMNS) + ",").encode()
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(first)) in (b"", first)
+    except OSError:
         return False
 
 

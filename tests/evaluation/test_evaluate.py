@@ -697,6 +697,8 @@ def test_a_full_device_is_told_after_the_table(tmp_path, capsys):
         (("--output", "table.csv"), "what evaluate.py has not written"),
         (("--output", "image"), "what evaluate.py has not written"),
         (("--output", "to_image"), "what evaluate.py has not written"),
+        (("--csv", "table.csv"), "what evaluate.py has not written"),
+        (("--csv", "to_image"), "what evaluate.py has not written"),
     ],
 )
 def test_no_file_is_replaced_that_is_no_such_results(tmp_path, capsys, flags, lost):
