@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks.results import reconstruction, sample_images
+from benchmarks.results.shipping import reconstruction, sample_images
 from factorvae import load_model
 from factorvae.checkpoint import DEFAULT_MODEL, PRETRAINED, load_checkpoint
 

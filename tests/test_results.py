@@ -1,4 +1,4 @@
-"""benchmarks/results.py: what it writes down of runs, without training any."""
+"""benchmarks/results: what it writes down of runs, without training any."""
 
 import argparse
 import csv
@@ -13,7 +13,14 @@ import pytest
 import torch
 
 import train
-from benchmarks import results
+from benchmarks.results import running, sweeps
+from benchmarks.results.__main__ import main
+from benchmarks.results.carrying import PART_BYTES, carry_to
+from benchmarks.results.pages import curves_of, markdown
+from benchmarks.results.rows import cell, compared, curve_rows, groups_of
+from benchmarks.results.running import ESTIMATORS, ROOT, Budget, metrics_file
+from benchmarks.results.shipping import reconstruction, sample_images
+from benchmarks.results.sweeps import Sweep, runs_of, spelled_flags
 from factorvae.checkpoint import export_weights, load_checkpoint, load_model
 from factorvae.config import TrainConfig, parse_sweep
 from factorvae.datasets.table import as_dataset
@@ -24,15 +31,15 @@ from tests.helpers import run_main
 
 SHORT = "--gamma 6.4 --max_steps 5000"
 SWEEPS = [
-    results.Sweep("factorvae", "FactorVAE", f"{SHORT} --seed 0-1", "dsprites_factorvae"),
-    results.Sweep("constant", "FactorVAE, constant", f"{SHORT} --seed 0-1"),
+    Sweep("factorvae", "FactorVAE", f"{SHORT} --seed 0-1", "dsprites_factorvae"),
+    Sweep("constant", "FactorVAE, constant", f"{SHORT} --seed 0-1"),
 ]
 
 
 @pytest.fixture
 def laptop(tmp_path, monkeypatch, sprites):
     """A profile of two sweeps whose runs have the same names; the first one is finished."""
-    monkeypatch.setattr(results, "PROFILES", {"laptop": SWEEPS})
+    monkeypatch.setattr(sweeps, "PROFILES", {"laptop": SWEEPS})
     for seed in (0, 1):
         folder = tmp_path / "runs" / "laptop" / "factorvae" / f"dsprites_beta1_gamma6.4_seed{seed}"
         folder.mkdir(parents=True)
@@ -51,14 +58,14 @@ def laptop(tmp_path, monkeypatch, sprites):
             "versions": {"torch": "2.14"},
             "scores": {name: {"value": value} for name, value in scores.items()},
         }
-        for estimator in results.ESTIMATORS:
-            results.metrics_file(folder, estimator).write_text(json.dumps(content))
+        for estimator in ESTIMATORS:
+            metrics_file(folder, estimator).write_text(json.dumps(content))
     return tmp_path
 
 
 def run(folder):
     flags = ["--profile", "laptop", "--draw", "--output_dir", str(folder / "runs")]
-    results.main([*flags, "--docs", str(folder / "docs"), "--pretrained", str(folder / "shipped")])
+    main([*flags, "--docs", str(folder / "docs"), "--pretrained", str(folder / "shipped")])
 
 
 def test_the_tables_tell_means_over_seeds_and_what_is_missing(laptop):
@@ -73,8 +80,8 @@ def test_the_tables_tell_means_over_seeds_and_what_is_missing(laptop):
 
 @pytest.mark.parametrize("seeds", ["5", "5-9", "5-9 12 14", "22 5"])
 def test_the_flags_of_one_run_have_its_seed_alone(seeds):
-    sweep = results.Sweep("some", "FactorVAE", f"{SHORT} --seed {seeds} --gamma 3")
-    assert results.spelled_flags(sweep, 5) == f"{SHORT} --seed 5 --gamma 3"
+    sweep = Sweep("some", "FactorVAE", f"{SHORT} --seed {seeds} --gamma 3")
+    assert spelled_flags(sweep, 5) == f"{SHORT} --seed 5 --gamma 3"
 
 
 def test_rows_of_runs_that_are_not_here_stay(laptop):
@@ -96,11 +103,11 @@ def test_the_best_run_ships_with_its_reconstruction(laptop):
         for line in (laptop / "shipped" / "README.md").read_text().splitlines()
         if line.startswith("| `")
     ]
-    images = results.sample_images("dsprites", laptop / "grid")
+    images = sample_images("dsprites", laptop / "grid")
     assert images.shape == (1000, 1, 64, 64) and 0 < images.mean() < 0.2
     told = float(row.split("|")[-2])
-    assert results.reconstruction(load_model(path), images) == pytest.approx(told, abs=0.06)
-    assert torch.equal(images, results.sample_images("dsprites", laptop / "grid"))
+    assert reconstruction(load_model(path), images) == pytest.approx(told, abs=0.06)
+    assert torch.equal(images, sample_images("dsprites", laptop / "grid"))
 
     before = path.read_bytes()  # where the best run is elsewhere, what ships stays
     shutil.rmtree(laptop / "runs" / "laptop" / "factorvae" / "dsprites_beta1_gamma6.4_seed1")
@@ -112,16 +119,16 @@ def test_the_best_run_ships_with_its_reconstruction(laptop):
 def test_what_ships_of_an_earlier_sweep_keeps_its_line(laptop, monkeypatch):
     run(laptop)
     before = (laptop / "shipped" / "README.md").read_text()
-    new = results.Sweep("new", "FactorVAE", f"{SHORT} --seed 7", "dsprites_factorvae")
+    new = Sweep("new", "FactorVAE", f"{SHORT} --seed 7", "dsprites_factorvae")
     first = dataclasses.replace(SWEEPS[0], ships="another")
-    monkeypatch.setattr(results, "PROFILES", {"laptop": [new, first]})
+    monkeypatch.setattr(sweeps, "PROFILES", {"laptop": [new, first]})
     run(laptop)
     after = (laptop / "shipped" / "README.md").read_text().splitlines()
     assert [line for line in after if "`another.pt`" not in line] == before.splitlines()
     assert len(after) == len(before.splitlines()) + 1
 
 
-DOCS = results.ROOT / "docs"
+DOCS = ROOT / "docs"
 
 
 def rows_of(name):
@@ -134,22 +141,22 @@ def test_the_page_is_what_these_rows_and_sweeps_make():
     def lines(text):
         return [line for line in text.splitlines() if not line.startswith("Drawn at commit")]
 
-    assert lines((DOCS / "results.md").read_text()) == lines(results.markdown(rows, curve))
+    assert lines((DOCS / "results.md").read_text()) == lines(markdown(rows, curve))
 
 
 def test_the_readme_tells_the_numbers_of_these_rows():
     names = ("D_gbt", "C_gbt", "I_gbt", "factor_vae_score", "mig", "recon_loss")
     told = [
         [cell.strip() for cell in line.split("|")[3:-1]]  # from the seeds on
-        for line in (results.ROOT / "README.md").read_text().splitlines()
+        for line in (ROOT / "README.md").read_text().splitlines()
         if line.startswith(("| FactorVAE, gamma", "| beta-VAE, beta"))
     ]
     rows = [row for row in rows_of("results.csv") if row["dataset"] == "dsprites"]
-    for cells, (_, group) in zip(told, results.groups_of(results.compared(rows)), strict=True):
+    for cells, (_, group) in zip(told, groups_of(compared(rows)), strict=True):
         seeds = sorted(int(row["seed"]) for row in group)
         given = cells[0].removesuffix(", unseen").split(", ")
         assert [one.seed for one in parse_sweep(TrainConfig, "", ["--seed", *given])] == seeds
-        assert cells[1:] == [results.cell(group, name) for name in names]
+        assert cells[1:] == [cell(group, name) for name in names]
 
 
 def test_the_recipe_page_tells_the_numbers_of_these_rows():
@@ -170,8 +177,8 @@ def test_the_recipe_page_tells_the_numbers_of_these_rows():
 
 def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypatch):
     flags = "--gamma 6.4 --seed 0-1 --max_steps 5000"
-    sweep = results.Sweep("factorvae", "FactorVAE", flags, on_the_way=(1000, 9000))
-    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+    sweep = Sweep("factorvae", "FactorVAE", flags, on_the_way=(1000, 9000))
+    monkeypatch.setattr(sweeps, "PROFILES", {"laptop": [sweep]})
     done, commands = {}, []
 
     def call(command, budget):
@@ -179,7 +186,7 @@ def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypat
         commands.append(command[1])
         if command[1] == "train.py":
             steps = int(command[-1])
-            done.update((run, steps) for run in results.runs_of(sweep, folder))
+            done.update((run, steps) for run in runs_of(sweep, folder))
         else:
             run, output = (
                 command[command.index(name) + 1] for name in ("--model_path", "--output")
@@ -193,20 +200,21 @@ def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypat
             Path(output).write_text(json.dumps(content))
         return True
 
-    monkeypatch.setattr(results, "call", call)
-    monkeypatch.setattr(results, "steps_done", lambda run: done.get(run, 0))
-    monkeypatch.setattr(results, "seconds_of", lambda run, batch_size, steps=0: steps / 100)
+    monkeypatch.setattr(running, "call", call)
+    monkeypatch.setattr(running, "steps_done", lambda run: done.get(run, 0))
+    seconds_of = "benchmarks.results.rows.seconds_of"
+    monkeypatch.setattr(seconds_of, lambda run, batch_size, steps=0: steps / 100)
     folder = laptop / "runs" / "laptop" / "factorvae"
     options = argparse.Namespace(data_dir="data", device="cpu", output_dir=laptop / "runs")
-    assert results.train(sweep, folder, options, results.Budget())
+    assert running.train(sweep, folder, options, Budget())
     assert commands == ["train.py", "evaluate.py", "evaluate.py"] * 2  # at 1,000 and 5,000
-    assert results.train(sweep, folder, options, results.Budget())
+    assert running.train(sweep, folder, options, Budget())
     assert len(commands) == 6
 
     run(laptop)
     lines = (laptop / "docs" / "results_on_the_way.csv").read_text().splitlines()
     assert len(lines) == 5 and lines[1].endswith("1000,10,0.1,0.125,60.0")
-    (curve,) = results.curves_of(results.curve_rows(options)).values()
+    (curve,) = curves_of(curve_rows(options)).values()
     assert [points[:, 2].tolist() for points in curve] == [[0.1, 0.5]] * 2
     assert (laptop / "docs" / "results_on_the_way.png").stat().st_size > 5000
 
@@ -220,7 +228,7 @@ def tiny(tmp_path, monkeypatch):
 
     def run_in(folder, *flags):
         where = ["--output_dir", str(tmp_path / folder), "--docs", str(tmp_path / f"{folder}_docs")]
-        results.main(["--profile", "laptop", *where, "--device", "cpu", *flags])
+        main(["--profile", "laptop", *where, "--device", "cpu", *flags])
         return (tmp_path / f"{folder}_docs" / "results.csv").read_text()
 
     flags = f"--dataset npz:{tmp_path / 'own.npz'} --disc_width 8 --batch_size 8 --gamma 6.4"
@@ -230,8 +238,8 @@ def tiny(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_sweep_of_one_run_is_measured_and_a_longer_one_anew(tiny, monkeypatch):
     for steps in (4, 8):
-        sweep = results.Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 3 --max_steps {steps}")
-        monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+        sweep = Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 3 --max_steps {steps}")
+        monkeypatch.setattr(sweeps, "PROFILES", {"laptop": [sweep]})
         rows = list(csv.DictReader(tiny.run_in("here").splitlines()))
         assert [(row["seed"], row["steps"]) for row in rows][-1] == ("3", str(steps))
     assert rows[0]["recon_loss"] != rows[1]["recon_loss"]
@@ -241,14 +249,14 @@ def test_a_sweep_of_one_run_is_measured_and_a_longer_one_anew(tiny, monkeypatch)
 def test_a_sweep_of_which_one_run_is_finished_is_gone_on_with_elsewhere(
     tiny, tmp_path, monkeypatch
 ):
-    sweep = results.Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 0-1 --max_steps 6")
-    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
-    first, second = results.runs_of(sweep, tmp_path / "here" / "laptop" / "tiny")
+    sweep = Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 0-1 --max_steps 6")
+    monkeypatch.setattr(sweeps, "PROFILES", {"laptop": [sweep]})
+    first, second = runs_of(sweep, tmp_path / "here" / "laptop" / "tiny")
     for run_dir, seed, steps in ((first, "0", "6"), (second, "1", "3")):
         flags = [*tiny.flags.split(), "--seed", seed, "--max_steps", steps]
         assert run_main(train.main, *flags, "--output_dir", run_dir)[0] == 0
     options = argparse.Namespace(output_dir=tmp_path / "here")
-    results.carry_to(tmp_path / "parts", options)
+    carry_to(tmp_path / "parts", options)
     table = tiny.run_in("there", "--carry", str(tmp_path / "parts"))
     assert [row["steps"] for row in csv.DictReader(table.splitlines())] == ["6", "6"]
     log = tmp_path / "there" / "laptop" / "tiny" / second.name / "log.txt"
@@ -259,18 +267,18 @@ def test_a_sweep_of_which_one_run_is_finished_is_gone_on_with_elsewhere(
 def test_training_measuring_and_carrying_come_to_the_same_tables(
     tiny, tmp_path, monkeypatch, capfd
 ):
-    sweep = results.Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 0-1 --max_steps 6")
-    monkeypatch.setattr(results, "PROFILES", {"laptop": [sweep]})
+    sweep = Sweep("tiny", "FactorVAE", f"{tiny.flags} --seed 0-1 --max_steps 6")
+    monkeypatch.setattr(sweeps, "PROFILES", {"laptop": [sweep]})
     run_in = tiny.run_in
     parts = str(tmp_path / "parts")
-    results.main(  # no time for anything
+    main(  # no time for anything
         ["--profile", "laptop", "--output_dir", str(tmp_path / "none"), "--minutes", "0.01"]
         + ["--docs", str(tmp_path / "none_docs"), "--device", "cpu"]
     )
     assert not (tmp_path / "none_docs").exists()
     table = run_in("here", "--carry", parts)
     assert len(table.splitlines()) == 3
-    assert all(path.stat().st_size <= results.PART_BYTES for path in (tmp_path / "parts").iterdir())
+    assert all(path.stat().st_size <= PART_BYTES for path in (tmp_path / "parts").iterdir())
     capfd.readouterr()
     assert run_in("there", "--carry", parts) == table
     assert "python train.py" not in capfd.readouterr().out  # all was carried there

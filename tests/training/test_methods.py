@@ -14,7 +14,7 @@ import torch
 import evaluate
 import train
 import visualize
-from benchmarks.results import PROFILES
+from benchmarks.results.sweeps import PROFILES
 from factorvae.checkpoint import load_checkpoint, load_model
 from factorvae.config import TrainConfig, parse, parse_sweep
 from factorvae.datasets import DATASETS
