@@ -125,8 +125,7 @@ def _whole_rows(path: Path, expected: list[str] | None = None) -> Iterator[dict[
     """
     with open(path, encoding="utf-8", errors="replace") as file:
         header = _cells(next(file, ""))
-        latents = sum(name.startswith("kl_") for name in header)
-        if not any(header == columns(latents, method) for method in METHODS):
+        if not _is_header(header):
             if expected is None:
                 return
             header = expected
@@ -138,6 +137,17 @@ def _whole_rows(path: Path, expected: list[str] | None = None) -> Iterator[dict[
                 and re.fullmatch(r"[0-9]{1,15}", cells[0])
             ):
                 yield dict(zip(header, cells, strict=True))
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file begins as a run's stats.csv does."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return _is_header(_cells(file.readline(1 << 20)))
+
+
+def _is_header(cells: list[str]) -> bool:
+    latents = sum(name.startswith("kl_") for name in cells)
+    return any(cells == columns(latents, method) for method in METHODS)
 
 
 def _cells(line: str) -> list[str]:

@@ -61,11 +61,22 @@ class Outputs:
             model.path: Path(config.output) if config.output else scores_path(model.path)
             for model in models
         }
+        self._check_apart()
         for path in self.paths.values():
             _try_to_write(path, "" if config.output else "; name another file by --output")
         if config.csv is not None:
             _try_to_write(Path(config.csv))
         self._check_replaced()
+
+    def _check_apart(self) -> None:
+        """Raise UserError where two models would have their results in one file."""
+        first: dict[str, Path] = {}
+        for model, path in self.paths.items():
+            other = first.setdefault(os.path.realpath(path), model)
+            if other != model:
+                raise UserError(
+                    f"{other} and {model} would both have their results in {path}; rename one"
+                )
 
     def _check_replaced(self) -> None:
         output, table = self.config.output, self.config.csv
@@ -80,7 +91,7 @@ class Outputs:
     def _lost_to_scores(self, path: Path) -> str | None:
         """What --output there would replace that is to stay, in words."""
         lost = self._lost_of_runs(path, WRITTEN_IN_TRAINING)
-        return lost if lost or _is_empty_or_json(path) else NOT_WRITTEN
+        return lost if lost or _is_empty_or_results(path) else NOT_WRITTEN
 
     def _lost_to_table(self, path: Path) -> str | None:
         """What --csv there would replace that is to stay, in words."""
@@ -175,14 +186,15 @@ def _is_of_training(folder: Path) -> bool:
     return any((folder / name).exists() for name in (CHECKPOINT_NAME, CONFIG_NAME, SWEEP_NAME))
 
 
-def _is_empty_or_json(path: Path) -> bool:
-    """Whether there is no file, or nothing in it, or an object of JSON, as evaluate.py writes."""
+def _is_empty_or_results(path: Path) -> bool:
+    """Whether there is no file, or nothing in it, or results of evaluate.py, of any version."""
     if not path.exists() or path.stat().st_size == 0:
         return True
     try:
-        return isinstance(json.loads(path.read_bytes()), dict)
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
+    return content == {} or (isinstance(content, dict) and {"checkpoint", "scores"} <= {*content})
 
 
 def _is_empty_or_table(path: Path) -> bool:
@@ -262,12 +274,13 @@ def with_earlier(content: dict, path: Path) -> dict:
     try:
         earlier = read_results(path)
     except (UserError, OSError):
+        _tell(f"{path} could not be read as scores, and what it had is gone")
         return content
     if earlier is None:
         return content
     if _weights_and_points(earlier) != _weights_and_points(content):
         told = "had scores of other weights, data or points, which are gone"
-        tqdm.write(f"{path} {told}; --output NAME keeps such apart", file=sys.stderr)
+        _tell(f"{path} {told}; --output NAME keeps such apart")
         return content
     kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
     measures = {score["measure"] for score in kept.values()}
@@ -281,6 +294,11 @@ def with_earlier(content: dict, path: Path) -> dict:
         "left_out": {n: why for n, why in content["left_out"].items() if n not in measures},
         "details": {**details, **content["details"]},
     }
+
+
+def _tell(line: str) -> None:
+    """On standard error, beside a progress bar."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def _weights_and_points(content: Mapping) -> list[object]:

@@ -20,7 +20,7 @@ from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
 from factorvae.errors import UserError
 from factorvae.figures.gallery import Gallery, write_gallery
-from factorvae.figures.page import PageTable
+from factorvae.figures.page import PAGE_NAME, PageTable, is_page
 from factorvae.figures.plots import TITLED, run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
 from factorvae.figures.traversal import check_images, choose_images
@@ -59,7 +59,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     state = "finished" if checkpoint["finished"] else "not finished"
     print(f"{why + ': ' if why else ''}{path}, step {step:,}, {state}")
 
-    output_dir = writable_folder(config.output_dir)
+    output_dir = folder_for_page(config.output_dir)
     dataset = restore_dataset(checkpoint, config.dataset, config.data_dir)
     if dataset.source != checkpoint["dataset"]["source"]:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
@@ -80,6 +80,20 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
         tables = [PageTable("scores", "Scores", scores.about, scores.rows)]
     for line in write_gallery(gallery, output_dir, config.format, settings, tables):
         print(f"{output_dir}/{line}")
+
+
+def folder_for_page(name: str) -> Path:
+    """The folder, made where it is missing.
+
+    Raises UserError where nothing can be written there, or its index.html is of something else.
+    """
+    folder = writable_folder(name)
+    page = folder / PAGE_NAME
+    if page.is_file() and not is_page(page):
+        raise UserError(
+            f"{page} is no page of these pictures, which would replace it: --output_dir"
+        )
+    return folder
 
 
 def base_images(dataset: Dataset, config: VisualizeConfig) -> np.ndarray:
@@ -159,7 +173,7 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
 
     Raises UserError where they were trained on different data.
     """
-    output_dir = writable_folder(config.output_dir)
+    output_dir = folder_for_page(config.output_dir)
     paths = sorted(folder.glob(f"*/{CHECKPOINT_NAME}"))
     first = load_checkpoint(paths[0])
     dataset = restore_dataset(first, config.dataset, config.data_dir)

@@ -17,7 +17,7 @@ from factorvae.encoding import EncodedDataset
 from factorvae.figures import plots
 from factorvae.figures.explorer import explorer_page
 from factorvae.figures.gif import encode_gif
-from factorvae.figures.page import PagePicture, PageTable, html_page
+from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.figures.style import untitled, write_figure
 from factorvae.figures.traversal import (
     LIMIT,
@@ -446,5 +446,5 @@ def write_gallery(
         tables = [*tables, last_losses(gallery.log)]
     beside = [("Explorer", "explorer.html")]
     page = html_page(gallery.title, shown, settings, tables, beside)
-    write_whole(output_dir / "index.html", page.encode())
-    return [*lines, "index.html"]
+    write_whole(output_dir / PAGE_NAME, page.encode())
+    return [*lines, PAGE_NAME]

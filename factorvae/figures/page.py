@@ -4,7 +4,10 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+PAGE_NAME = "index.html"
+LAST_HEADING = '<h2 id="settings">Settings</h2>'  # by which `is_page` knows one
 STYLE = """
 body { max-width: 100rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
        font: 15px/1.5 system-ui, sans-serif; }
@@ -82,11 +85,17 @@ def html_page(
 <h1>{html.escape(title)}</h1>
 <nav>{links}</nav>
 {sections}
-<h2 id="settings">Settings</h2>
+{LAST_HEADING}
 {_table(rows)}
 </body>
 </html>
 """
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of pictures, of any version."""
+    with open(path, "rb") as file:
+        return LAST_HEADING.encode() in file.read()
 
 
 def _setting(value: object) -> str:

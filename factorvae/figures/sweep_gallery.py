@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from factorvae.figures.gallery import Gallery
-from factorvae.figures.page import PagePicture, PageTable, html_page
+from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.figures.style import write_figure
 from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
 from factorvae.files import write_whole
@@ -171,5 +171,5 @@ def write_sweep_gallery(
     caption += how_made(runs)
     table = PageTable("scores", "Scores", caption, score_table(runs))
     page = html_page(title, shown, settings, [table])
-    write_whole(output_dir / "index.html", page.encode())
-    return [*lines, "index.html"]
+    write_whole(output_dir / PAGE_NAME, page.encode())
+    return [*lines, PAGE_NAME]

@@ -16,9 +16,11 @@ from factorvae.files import (
     LOG_NAME,
     METRICS_NAME,
     STATS_NAME,
+    whole_file,
     written_to,
 )
 from factorvae.methods import METHODS, TOLD_BY_GAMMA, idle_settings, settings_of_others
+from factorvae.run_log import is_log
 
 SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
@@ -71,10 +73,14 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig, until: int) -> dict |
     """The checkpoint to go on from; None where there is none, or --overwrite discards it.
 
     Raises:
-        UserError: the run there has other settings, or its checkpoint is damaged.
+        UserError: the run there has other settings, or its checkpoint is damaged, or without one
+            there are files that no run has written.
     """
+    if config.overwrite:
+        return None
     # os.path: a name too long to exist is for locked_folder to tell of
-    if config.overwrite or not os.path.exists(run_dir / CHECKPOINT_NAME):
+    if not os.path.exists(run_dir / CHECKPOINT_NAME):
+        _check_no_others_files(run_dir)
         return None
     earlier = load_checkpoint(run_dir, until)
     differences = differing_flags(config, earlier["config"])
@@ -82,6 +88,22 @@ def earlier_checkpoint(run_dir: Path, config: TrainConfig, until: int) -> dict |
         differences = [*differing_preset(config, earlier["config"]), *differences]
         raise UserError(f"{run_dir} holds another run: {'; '.join(differences)}. {WAYS_OUT}")
     return earlier
+
+
+def _check_no_others_files(run_dir: Path) -> None:
+    """Raise UserError where a run would replace what none has written, as in a folder of code."""
+    for name, is_of_a_run in ((CONFIG_NAME, _is_config), (STATS_NAME, is_log)):
+        path = run_dir / name
+        if os.path.isfile(path) and path.stat().st_size and not is_of_a_run(path):
+            raise UserError(f"{path} is of no run, which would replace it. {WAYS_OUT}")
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"dataset", "latent_dim", "seed"} <= {*content}
 
 
 def differing_preset(config: TrainConfig, earlier: dict[str, object]) -> list[str]:
@@ -142,8 +164,9 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
         if config.overwrite:
             for name in (CHECKPOINT_NAME, STATS_NAME, LOG_NAME, METRICS_NAME):
                 (run_dir / name).unlink(missing_ok=True)
-        for name in (CHECKPOINT_NAME, STATS_NAME):
+        for name in (CHECKPOINT_NAME, STATS_NAME, CONFIG_NAME):
             for left_by_killed in run_dir.glob(f".{name}.*.tmp"):
                 left_by_killed.unlink(missing_ok=True)
         settings = json.dumps(dataclasses.asdict(config), indent=2)
-        (run_dir / CONFIG_NAME).write_text(settings + "\n")
+        with whole_file(run_dir / CONFIG_NAME) as file:
+            file.write(f"{settings}\n".encode())

@@ -213,7 +213,7 @@ def test_scores_of_other_weights_do_not_stay(measured_once):
         (("checkpoint",), []),
     ],
 )
-def test_scores_of_a_damaged_file_do_not_stay(measured_once, place, value):
+def test_scores_of_a_damaged_file_do_not_stay(measured_once, capsys, place, value):
     path, scores = measured_once
     content = read_json(scores)
     inner = content
@@ -223,6 +223,7 @@ def test_scores_of_a_damaged_file_do_not_stay(measured_once, place, value):
     scores.write_text(json.dumps(content))
     assert run("--model_path", path, *FEW, "--metrics", "mig") == 0
     assert read_json(scores)["scores"].keys() == OF_MIG
+    assert f"{scores} could not be read as scores, and what it had" in capsys.readouterr().err
 
 
 def test_a_metric_whose_scores_stay_is_not_left_out(sweep):
@@ -695,6 +696,7 @@ def test_a_full_device_is_told_after_the_table(tmp_path, capsys):
         (("--output", "x", "--csv", "run/../x"), "the scores of run/ckpt.pt"),
         (("--output", "x", "--csv", "to_x"), "the scores of run/ckpt.pt"),
         (("--output", "table.csv"), "what evaluate.py has not written"),
+        (("--output", "package.json"), "what evaluate.py has not written"),
         (("--output", "image"), "what evaluate.py has not written"),
         (("--output", "to_image"), "what evaluate.py has not written"),
         (("--csv", "table.csv"), "what evaluate.py has not written"),
@@ -708,6 +710,7 @@ def test_no_file_is_replaced_that_is_no_such_results(tmp_path, capsys, flags, lo
     (tmp_path / "study").mkdir()
     Path("study/study.json").write_text("{}")
     Path("table.csv").write_text("seed,mig\n0,.5\n")
+    Path("package.json").write_text('{"name": "app"}')
     Path("image").write_bytes(b"\x89PNG\xff")
     links = {"link": "run/ckpt.pt", "link.csv": "run/stats.csv", "linked": "run"}
     for name, target in {**links, "to_x": "x", "to_image": "image"}.items():
@@ -720,6 +723,15 @@ def test_no_file_is_replaced_that_is_no_such_results(tmp_path, capsys, flags, lo
     assert out == "" and err == f"{told}name another file\n"
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_two_models_have_no_scores_in_one_file(tmp_path, capsys):
+    for name in ("a.pt", "a.ckpt"):
+        write_checkpoint(tmp_path / "flat", name=name)
+    assert run("--model_path", "flat/a.pt", "flat/a.ckpt", *MIG) == 2
+    told = "flat/a.pt and flat/a.ckpt would both have their results in flat/a_metrics.json"
+    assert told in capsys.readouterr().err
+    assert not Path("flat/a_metrics.json").exists()
 
 
 def test_a_file_of_a_models_own_folder_is_kept_whatever_the_models_name(tmp_path, capsys):

@@ -419,6 +419,17 @@ def test_what_cannot_be_drawn_is_left_out_and_said(capsys):
     assert [kind for kind, _ in shown_on(page)] == ["png", "gif", "png", "png"]
 
 
+def test_no_page_is_replaced_that_is_of_something_else(capsys):
+    write_run("runs/a")
+    Path("results").mkdir()
+    Path("results/index.html").write_text("<h1>My site</h1>")
+    for model in ("runs/a", "runs"):  # a run, and a sweep of one
+        assert run("--model_path", model) == 2
+        told = "error: results/index.html is no page of these pictures, which would replace it"
+        assert capsys.readouterr().err.startswith(told)
+    assert [path.name for path in Path("results").iterdir()] == ["index.html"]
+
+
 def test_a_picture_of_before_is_not_passed_off_as_the_models(capsys):
     folder = write_run("runs/a", "plain")
     assert run("--model_path", "runs/a") == 0

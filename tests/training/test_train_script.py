@@ -38,6 +38,35 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", '{"name": "app", "seed": 1}'),
+        ("config.json", "{"),
+        ("stats.csv", "player,goals\nA,3\n"),
+        ("stats.csv", "\0\xff"),
+    ],
+)
+def test_no_file_is_replaced_that_is_of_no_run(run_train, run_dir, name, content):
+    run_dir.mkdir()
+    (run_dir / name).write_text(content)
+    code, _, err = run_train("--output_dir", run_dir, "--max_steps", 2)
+    assert code == 2
+    assert f"error: {run_dir / name} is of no run, which would replace it. " in err
+    assert [path.name for path in run_dir.iterdir()] == [name]
+    assert (run_dir / name).read_text() == content
+
+
+def test_files_of_a_run_without_a_checkpoint_are_replaced(run_train, run_dir):
+    flags = ("--output_dir", run_dir, "--max_steps", 2)
+    assert run_train(*flags)[0] == 0
+    (run_dir / "ckpt.pt").unlink()
+    assert run_train(*flags, "--lr", 0.01)[0] == 0
+    (run_dir / "ckpt.pt").unlink()
+    (run_dir / "config.json").write_text("")  # of a full disk
+    assert run_train(*flags)[0] == 0
+
+
 def test_a_run_from_start_to_end(run_train, run_dir):
     flags = ("--output_dir", run_dir, "--log_every", 5)
     code, out, err = run_train(*flags, "--max_steps", 10)
