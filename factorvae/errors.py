@@ -72,10 +72,10 @@ def run_script(main: Callable[[], int | None]) -> int:
 
 def _is_out_of_memory(error: Exception) -> bool:
     """Of Python, of numpy, of torch on CUDA, or of torch on the CPU, which tells in words only."""
-    kind = type(error).__name__  # torch is not imported for this
+    torch = sys.modules.get("torch")  # not imported for this
     return (
         isinstance(error, MemoryError)
-        or kind == "OutOfMemoryError"
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
         or "can't allocate memory" in str(error)
     )
 

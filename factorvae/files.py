@@ -20,6 +20,7 @@ except ImportError:  # Windows has no such locks
 
 PATIENCE_FOR_LOCK = 3.0  # seconds: the processes of a killed sweep take two to end
 
+RUNS = "runs"  # where runs are, unless --output_dir says so
 # In the folder of a run:
 CHECKPOINT_NAME = "ckpt.pt"
 CONFIG_NAME = "config.json"

@@ -43,6 +43,15 @@ def test_too_little_memory_is_one_line(capsys, work):
     assert error.startswith("error: out of memory") and error.count("\n") == 1
 
 
+def test_too_little_memory_of_a_device_is_one_line(capsys):
+    def work():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    assert run_script(work) == 2
+    told = "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB.\n"
+    assert capsys.readouterr().err == told
+
+
 def test_another_error_of_the_program_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="a bug"):
         run_script(lambda: (_ for _ in ()).throw(RuntimeError("a bug")))

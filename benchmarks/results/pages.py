@@ -124,7 +124,7 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
     ]
     for (profile, name, dataset, beta, gamma, steps), group in groups_of(rows):
         cells = [cell(group, names) for names in TABLE.values()]
-        seeds = ", ".join(sorted({str(row["seed"]) for row in group}))
+        seeds = ", ".join(map(str, sorted({int(row["seed"]) for row in group})))
         minutes = np.mean([float(row["seconds"]) for row in group]) / 60
         title = f"{title_of(profile, name)} ({profile})"
         settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"

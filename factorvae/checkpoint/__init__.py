@@ -16,7 +16,7 @@ from factorvae.checkpoint.check import check_contents, config_of
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, whole_file
+from factorvae.files import CHECKPOINT_NAME, RUNS, whole_file
 from factorvae.models import VAE, Discriminator, discriminator_of
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"  # the models that ship
@@ -103,7 +103,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     return file
 
 
-def default_checkpoint(runs_dir: str | Path = "runs") -> tuple[Path, str]:
+def default_checkpoint(runs_dir: str | Path = RUNS) -> tuple[Path, str]:
     """The checkpoint last written anywhere under `runs_dir`, or else the model that ships.
 
     Returns:

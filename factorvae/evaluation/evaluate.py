@@ -47,7 +47,7 @@ def find_checkpoints(names: Sequence[str] | None) -> list[Path]:
     error tells which. Raises UserError for a name that leads to none.
     """
     if names is None:
-        path, why = default_checkpoint("runs")
+        path, why = default_checkpoint()
         print(f"{why}: {path}", file=sys.stderr)
         return [path]
     found = []

@@ -48,12 +48,13 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     device = choose_device(config.device)
     use_threads(config.threads)
     if config.model_path is not None and is_sweep(Path(config.model_path)):
-        draw_sweep(Path(config.model_path), config, device)
+        headline = [score for score in known_scores if score.headline]
+        draw_sweep(Path(config.model_path), config, device, headline)
         return
     if config.model_path is not None:
         path, why = resolve_checkpoint(config.model_path), ""
     else:
-        path, why = default_checkpoint("runs")
+        path, why = default_checkpoint()
     checkpoint = load_checkpoint(path)
     trained, step = checkpoint["config"], checkpoint["step"]
     state = "finished" if checkpoint["finished"] else "not finished"
@@ -168,7 +169,9 @@ def data_of(checkpoint: dict) -> tuple:
     return known["name"], known.get("options", {}), known["image_shape"]
 
 
-def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> None:
+def draw_sweep(
+    folder: Path, config: VisualizeConfig, device: torch.device, known_scores: Sequence[Score]
+) -> None:
     """The page of all runs in a folder, with pictures of the best and of the median one.
 
     Raises UserError where they were trained on different data.
@@ -210,5 +213,5 @@ def draw_sweep(folder: Path, config: VisualizeConfig, device: torch.device) -> N
     more = f"; {len(below)} of its folders have runs, too, and pages of their own" if below else ""
     print(f"{folder}: {count}{more}")
     title = f"{folder.name}: {count} on {dataset.name}"
-    for line in write_sweep_gallery(runs, output_dir, config.format, title):
+    for line in write_sweep_gallery(runs, output_dir, config.format, title, known_scores):
         print(f"{output_dir}/{line}")

@@ -14,17 +14,9 @@ from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.figures.style import write_figure
 from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
 from factorvae.files import write_whole
+from factorvae.saved_scores import Score
 
 RANKED_BY = "factor_vae_score"
-TABLE = {
-    "factor_vae_score": ("FactorVAE score", 3),
-    "mig": ("MIG", 3),
-    "disentanglement": ("DCI D", 3),
-    "completeness": ("DCI C", 3),
-    "informativeness": ("DCI I", 3),
-    "recon_loss": ("Recon", 1),
-    "num_active": ("Live latents", 1),
-}
 
 
 @dataclass(frozen=True)
@@ -52,17 +44,20 @@ def by_setting(runs: Sequence[SweepRun]) -> dict[str, list[SweepRun]]:
     return settings
 
 
-def comparable(runs: Sequence[SweepRun]) -> tuple[list[SweepRun], list[str]]:
+def comparable(
+    runs: Sequence[SweepRun], known: Sequence[Score]
+) -> tuple[list[SweepRun], list[str]]:
     """The runs without the scores that were made otherwise than most runs', and lines on these."""
-    made = {name: made_by_most(runs, name) for name in TABLE}
+    headings = {score.name: score.heading for score in known}
+    made = {name: made_by_most(runs, name) for name in headings}
     lines, kept = [], []
     for run in runs:
-        others = [name for name in TABLE if name in run.scores and run.made.get(name) != made[name]]
+        others = [name for name in made if name in run.scores and run.made.get(name) != made[name]]
         scores = {name: value for name, value in run.scores.items() if name not in others}
         kept.append(replace(run, scores=scores))
         for name in others:
             lines.append(
-                f"{TABLE[name][0]} of {run.name}: left out, it was made otherwise than most runs' "
+                f"{headings[name]} of {run.name}: left out, it was made otherwise than most runs' "
                 f"({run.made[name]}; theirs: {made[name]})"
             )
     return kept, lines
@@ -74,38 +69,38 @@ def made_by_most(runs: Sequence[SweepRun], name: str) -> str | None:
     return max(ways, key=ways.__getitem__, default=None)
 
 
-def how_made(runs: Sequence[SweepRun]) -> str:
+def how_made(runs: Sequence[SweepRun], known: Sequence[Score]) -> str:
     """How the scores of a table were made, a sentence for those that were made alike."""
     alike: dict[str, list[str]] = {}
-    for name, (heading, _) in TABLE.items():
-        if how := made_by_most(runs, name):
-            alike.setdefault(how, []).append(heading)
+    for score in known:
+        if how := made_by_most(runs, score.name):
+            alike.setdefault(how, []).append(score.heading)
     return "".join(f" {', '.join(headings)}: {how}." for how, headings in alike.items())
 
 
-def score_table(runs: Sequence[SweepRun]) -> list[list[str]]:
+def score_table(runs: Sequence[SweepRun], known: Sequence[Score]) -> list[list[str]]:
     """Headings, then a row per setting: mean and standard deviation of each score over runs.
 
     Where some runs have no such score, the cell tells of how many it is.
     """
-    known = {name: head for name, head in TABLE.items() if any(name in run.scores for run in runs)}
-    rows = [["setting", "runs", *(heading for heading, _ in known.values())]]
+    known = [score for score in known if any(score.name in run.scores for run in runs)]
+    rows = [["setting", "runs", *(score.heading for score in known)]]
     for setting, group in by_setting(runs).items():
         cells = []
-        for name, (_, decimals) in known.items():
-            values = [run.scores[name] for run in group if name in run.scores]
+        for score in known:
+            values = [run.scores[score.name] for run in group if score.name in run.scores]
             few = f" (of {len(values)})" if 0 < len(values) < len(group) else ""
-            cells.append(mean_and_deviation(values, decimals) + few)
+            cells.append(mean_and_deviation(values, score) + few)
         rows.append([setting, str(len(group)), *cells])
     return rows
 
 
-def mean_and_deviation(values: Sequence[float], decimals: int) -> str:
+def mean_and_deviation(values: Sequence[float], score: Score) -> str:
     """'0.712 ± 0.031'; the value alone where there is one, nothing where there is none."""
     if not values:
         return ""
-    mean = f"{statistics.mean(values):.{decimals}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
+    mean = score.text(statistics.mean(values))
+    return mean if len(values) == 1 else f"{mean} ± {score.text(statistics.stdev(values))}"
 
 
 def best_and_median(runs: Sequence[SweepRun]) -> list[tuple[str, SweepRun]]:
@@ -120,10 +115,13 @@ def best_and_median(runs: Sequence[SweepRun]) -> list[tuple[str, SweepRun]]:
 
 
 def write_sweep_gallery(
-    runs: Sequence[SweepRun], output_dir: Path, format: str, title: str
+    runs: Sequence[SweepRun], output_dir: Path, format: str, title: str, known: Sequence[Score]
 ) -> list[str]:
-    """Write the sweep's pictures and index.html; a line for each file, or why it is not there."""
-    runs, lines = comparable(runs)
+    """Write the sweep's pictures and index.html; a line for each file, or why it is not there.
+
+    known: the scores of the table, in its order.
+    """
+    runs, lines = comparable(runs, known)
     shown = []
 
     def add(name: str, heading: str, caption: str, figure: Figure) -> None:
@@ -166,10 +164,10 @@ def write_sweep_gallery(
         figure = run.gallery().traversals()
         add(f"traversals_{word}", f"Traversals, {word} run", caption, figure)
     settings = {run.name: run.setting for run in runs}
-    known = any(run.scores for run in runs)
-    caption = "Mean ± standard deviation over the runs of a setting." if known else "Not evaluated."
-    caption += how_made(runs)
-    table = PageTable("scores", "Scores", caption, score_table(runs))
+    caption = "Not evaluated."
+    if any(run.scores for run in runs):
+        caption = "Mean ± standard deviation over the runs of a setting." + how_made(runs, known)
+    table = PageTable("scores", "Scores", caption, score_table(runs, known))
     page = html_page(title, shown, settings, [table])
     write_whole(output_dir / PAGE_NAME, page.encode())
     return [*lines, PAGE_NAME]

@@ -45,7 +45,7 @@ def latent_traversal(decode: Decode, mu: Tensor, latent: int, values: Tensor) ->
     return decode(z)
 
 
-def cosine_sweep(num_frames: int, limit: float = 3.0) -> Tensor:
+def cosine_sweep(num_frames: int, limit: float = LIMIT) -> Tensor:
     """Values [num_frames] from `limit` to -`limit` and back, slow at the ends: a seamless loop."""
     phase = torch.arange(num_frames, dtype=torch.float64) / num_frames
     return (limit * torch.cos(2 * torch.pi * phase)).float()
@@ -145,7 +145,12 @@ def choose_images(dataset: Dataset, num_images: int, seed: int = 0) -> np.ndarra
         return generator.choice(len(dataset), num_images, replace=False)
     factors = balanced_factors(space.sizes, num_images, generator)
     factors[:, group] = np.arange(num_images) % space.sizes[group]
-    return space.index_of(factors)
+    index = space.index_of(factors)
+    _, first = np.unique(index, return_index=True)
+    again = np.setdiff1d(np.arange(num_images), first)  # of a small grid, some come twice
+    others = np.setdiff1d(np.arange(len(dataset)), index)
+    index[again] = generator.choice(others, len(again), replace=False)
+    return index
 
 
 def check_images(dataset: Dataset, index: Sequence[int]) -> np.ndarray:

@@ -54,11 +54,12 @@ def shortfalls(config: TrainConfig, until: int) -> list[str]:
 
 def beyond(config: TrainConfig, until: int) -> list[str]:
     """The flags of what a run of so many steps does not come to, with these steps."""
-    steps = {"anneal_until": (config.anneal_until,)}
-    steps |= {name: getattr(config, name) or () for name in EVENTS}
+    after = {name: getattr(config, name) or () for name in EVENTS}
     if "capacity_steps" in METHODS[config.method].settings:
-        steps["capacity_steps"] = (config.capacity_steps,)
-    missed = {name: [str(step) for step in each if step >= until] for name, each in steps.items()}
+        after["capacity_steps"] = (config.capacity_steps,)
+    missed = {name: [str(step) for step in each if step >= until] for name, each in after.items()}
+    if config.anneal_until > until:  # the first step of what it comes to, not the last before
+        missed = {"anneal_until": [str(config.anneal_until)], **missed}
     return [f"--{name} {' '.join(each)}" for name, each in missed.items() if each]
 
 

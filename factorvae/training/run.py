@@ -184,10 +184,10 @@ class Run:
     def put_back(self) -> None:
         """It was broken off, and stands where its last checkpoint does, from which it may go on."""
         self.config = dataclasses.replace(self.config, overwrite=False)
-        try:
-            self.steps = load_checkpoint(self.folder)["step"]
-        except UserError:  # there is none, or none that can be read
-            self.steps = 0
+        self.steps = 0
+        if (self.folder / CHECKPOINT_NAME).is_file():
+            with contextlib.suppress(UserError):  # it cannot be read
+                self.steps = load_checkpoint(self.folder)["step"]
         self.state = "stopped" if self.steps else "new"
 
     def summary(self) -> dict[str, object]:

@@ -15,6 +15,7 @@ from factorvae.files import (
     CONFIG_NAME,
     LOG_NAME,
     METRICS_NAME,
+    RUNS,
     STATS_NAME,
     whole_file,
     written_to,
@@ -29,7 +30,7 @@ def run_dir_of(config: TrainConfig) -> Path:
     """--output_dir, or runs/dsprites_beta1_gamma6.4_seed0."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    return Path("runs") / run_name([config])
+    return Path(RUNS) / run_name([config])
 
 
 def run_name(configs: Sequence[TrainConfig]) -> str:

@@ -23,7 +23,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.device import keep_freed_memory, use_threads
 from factorvae.errors import UserError
-from factorvae.files import SWEEP_NAME, locked_folder
+from factorvae.files import RUNS, SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
 from factorvae.training.loop import shortfalls
@@ -40,7 +40,7 @@ def sweep_dir_of(configs: Sequence[TrainConfig]) -> Path:
     """--output_dir, or runs/dsprites_beta1_gamma1+6.4_seed0-9."""
     if configs[0].output_dir is not None:
         return Path(configs[0].output_dir)
-    return Path("runs") / run_name(configs)
+    return Path(RUNS) / run_name(configs)
 
 
 def is_sweep(configs: Sequence[TrainConfig]) -> bool:

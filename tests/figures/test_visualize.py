@@ -317,7 +317,7 @@ def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
         write_run(f"sweep/gamma{gamma:g}", gamma=gamma)
     shown = []
 
-    def write(runs, output_dir, format, title):
+    def write(runs, *rest):
         shown.extend(run.name for run in runs)
         return []
 
@@ -690,6 +690,17 @@ def test_one_image_of_each_shape_is_chosen():
     plain = dataclasses.replace(dataset, factor_space=None)
     assert len(set(choose_images(plain, 32).tolist())) == 32
     assert image_name(plain, 7) == "image 7"
+
+
+def test_no_image_is_chosen_twice():
+    class Few(Squares):
+        def __len__(self):
+            return 8
+
+    few = Few(factor_space=FactorSpace(("shape", "x"), (2, 4)))
+    for seed in range(50):
+        assert len(set(choose_images(few, 6, seed).tolist())) == 6
+    assert sorted(choose_images(few, 8)) == [*range(8)]
 
 
 @pytest.mark.parametrize(

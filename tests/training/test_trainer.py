@@ -346,6 +346,7 @@ def test_what_a_run_of_so_many_steps_does_not_come_to():
     config = TrainConfig(beta_start=4.0, anneal_until=5, turn_at=(2, 4), wake_at=(6,))
     assert beyond(config, 7) == beyond(TrainConfig(), 1) == []
     assert beyond(config, 6) == ["--wake_at 6"]
+    assert beyond(config, 5) == ["--wake_at 6"]  # its last step has beta itself
     assert beyond(config, 4) == ["--anneal_until 5", "--turn_at 4", "--wake_at 6"]
     annealed = TrainConfig(method="annealed", capacity_steps=5)
     assert beyond(annealed, 5) == ["--capacity_steps 5"]
