@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from factorvae.config import TrainConfig, parse_sweep
-from factorvae.errors import UserError, run_script
+from factorvae.errors import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +34,8 @@ def train(configs: list[TrainConfig]) -> int:
         keep_freed_memory()
         with world.local_main_first():
             dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
-        if config.batch_size > len(dataset):
-            raise UserError(f"--batch_size {config.batch_size} exceeds the {len(dataset)} images")
         if is_sweep(configs):
             return train_sweep(configs, dataset, device, world)
-        if config.batch_size % world.size:
-            raise UserError(
-                f"--batch_size {config.batch_size} cannot be split over {world.size} processes"
-            )
         return train_one(Run(config, dataset, world.with_group_for(device)), device)
 
 

@@ -620,7 +620,9 @@ def _argument(field: dataclasses.Field, shown: Config | None = None) -> dict[str
     if field.metadata["several"]:
         argument["help"] += "; several make a sweep"
     if field.type is bool:
-        return {**argument, "action": "store_true"}
+        of_recipe = any(field.name in recipe for recipe in RECIPES.values())
+        kind = argparse.BooleanOptionalAction if of_recipe else "store_true"
+        return {**argument, "action": kind}
     told = shown and field.name not in DECIDE_DEFAULTS
     default = getattr(shown, field.name) if told else field.default
     if default is not None:
@@ -677,6 +679,8 @@ def _check_type(flag: str, value: object, kind: typing.Any) -> None:
         kind = typing.get_args(kind)[0]
     values = (value,)
     if typing.get_origin(kind) is tuple:  # tuple[int, ...]
+        if isinstance(value, str):  # whose letters would be taken for it
+            raise UserError(f"{flag} must be a list, not {value!r}")
         kind = typing.get_args(kind)[0]
         values = value if isinstance(value, tuple | list) else values
     kinds = (int, float) if kind is float else kind

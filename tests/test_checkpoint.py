@@ -14,6 +14,7 @@ from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.training.trainer import Trainer
+from tests.helpers import encoded, pictures, write_tree
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,25 @@ def test_what_does_not_fit_its_settings_is_refused_by_name(trainer, tmp_path, wa
     assert told in str(raised.value)
     assert str(raised.value).startswith(f"{path} is no checkpoint that this version wrote: ")
     assert len(str(raised.value)) < 1000
+
+
+def test_another_set_is_prepared_for_the_models_shape(tmp_path):
+    images = {f"{n}.png": encoded(image) for n, image in enumerate(pictures(4, 48, 40))}
+    write_tree(tmp_path / "one", images)
+    write_tree(tmp_path / "other", images)
+    options = {"image_size": 32, "grayscale": True, "crop": 8, "split": None}
+    made = {
+        "config": {"dataset": f"folder:{tmp_path}/one", "data_dir": str(tmp_path)},
+        "dataset": {"options": options, "image_shape": [1, 32, 32]},
+    }
+    whole, cut = (
+        checkpoint.restore_dataset(made, name).batch([0])
+        for name in (f"folder:{tmp_path}/other", None)
+    )
+    assert whole.shape == cut.shape == (1, 1, 32, 32)
+    assert whole.std() > 2 * cut.std()  # --crop is of the set that it was given for
+    with pytest.raises(UserError, match="unknown dataset 'mnist'"):
+        checkpoint.restore_dataset(made, "mnist")
 
 
 def test_a_checkpoint_of_an_older_version_is_completed_by_defaults(trainer, tmp_path):

@@ -125,6 +125,20 @@ def combinations(*argv):
     return [(one.beta, one.gamma, one.seed) for one in parse_sweep(TrainConfig, "", argv)]
 
 
+def test_a_word_is_no_list_of_words():
+    with pytest.raises(UserError, match="--metrics must be a list, not 'mig'"):
+        EvaluateConfig(metrics="mig")
+    assert EvaluateConfig(metrics=("mig",)).metrics == ("mig",)
+
+
+def test_a_switch_of_a_recipe_can_be_turned_off():
+    def standardizes(*flags):
+        return parse(TrainConfig, "", ["--preset", "fast", *flags]).disc_standardize
+
+    assert standardizes() and standardizes("--disc_standardize")
+    assert not standardizes("--no-disc_standardize")
+
+
 def test_several_values_make_a_config_of_each_combination_and_the_seed_is_fastest():
     assert combinations("--seed", "0", "1", "2") == [(1.0, 6.4, 0), (1.0, 6.4, 1), (1.0, 6.4, 2)]
     flags = ("--seed", "3", "1", "--gamma", "6.4", "1", "35", "--beta", "4", "1")

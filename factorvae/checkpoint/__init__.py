@@ -14,7 +14,7 @@ import torch
 
 from factorvae.checkpoint.check import check_contents, config_of
 from factorvae.config import TrainConfig
-from factorvae.datasets import Dataset, load_dataset
+from factorvae.datasets import Dataset, load_dataset, options_of
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, RUNS, whole_file
 from factorvae.models import VAE, Discriminator, discriminator_of
@@ -197,6 +197,9 @@ def describe_dataset(dataset: Dataset, options: dict[str, object]) -> dict[str, 
     }
 
 
+SHAPING = ("image_size", "grayscale")
+
+
 def restore_dataset(
     checkpoint: dict, name: str | None = None, data_dir: str | None = None
 ) -> Dataset:
@@ -209,7 +212,10 @@ def restore_dataset(
     """
     known, trained = checkpoint["dataset"], checkpoint["config"]
     same = name is None or name == trained["dataset"]
-    options = known.get("options", {}) if same else {}
+    options = known.get("options", {})
+    if not same:  # of another set, those that make images of the model's shape
+        taken = {*SHAPING} & {*options} & {*options_of(name)}
+        options = {option: options[option] for option in taken}
     if data_dir is None:
         # a file from elsewhere must not have folders made at a path that it names
         there = Path(trained["data_dir"]).is_dir()

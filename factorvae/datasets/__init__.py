@@ -59,18 +59,14 @@ def load_dataset(name: str, data_dir: str | Path = "data", **options: object) ->
     """
     if "\0" in f"{name}{data_dir}":
         raise UserError(f"the paths of {name!r} and {str(data_dir)!r} must not hold a NUL")
-    kind, _, path = name.partition(":")
-    is_anywhere = kind in ANYWHERE and path != ""
-    key = ANYWHERE[kind] if is_anywhere else name
-    if key not in DATASETS:
-        raise UserError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}")
+    key, path = _key_and_path(name)
     unset = (None, False)
     options = {key: value for key, value in options.items() if not any(value is u for u in unset)}
     for option in options:
-        if option not in options_of(DATASETS[key]):
-            those = [name for name, loader in DATASETS.items() if option in options_of(loader)]
+        if option not in options_of(name):
+            those = [known for known in DATASETS if option in options_of(known)]
             raise UserError(f"{name} has no {option}; it is for {', '.join(those) or 'no dataset'}")
-    arguments = (path,) if is_anywhere else ()
+    arguments = (path,) if path else ()
     try:
         return DATASETS[key](data_dir, *arguments, **options)
     except OSError as error:
@@ -81,7 +77,20 @@ def load_dataset(name: str, data_dir: str | Path = "data", **options: object) ->
         raise UserError(f"cannot read {where}: {error.strerror}") from error
 
 
-def options_of(loader: Callable[..., Dataset]) -> list[str]:
-    """The names of a loader's options: what it takes by keyword only."""
-    parameters = inspect.signature(loader).parameters.values()
+def options_of(name: str) -> list[str]:
+    """The names of a dataset's options: what its loader takes by keyword only.
+
+    Raises UserError for an unknown name.
+    """
+    key, _ = _key_and_path(name)
+    parameters = inspect.signature(DATASETS[key]).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _key_and_path(name: str) -> tuple[str, str]:
+    """'folder:PATH' and the path of 'folder:mine'; the name itself and no path of any other."""
+    kind, _, path = name.partition(":")
+    key, path = (ANYWHERE[kind], path) if kind in ANYWHERE and path else (name, "")
+    if key not in DATASETS:
+        raise UserError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}")
+    return key, path

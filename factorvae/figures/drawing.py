@@ -144,11 +144,13 @@ def gallery_of(
 ) -> Gallery:
     """What there is to draw of one checkpoint."""
     trained, step = checkpoint["config"], checkpoint["step"]
+    names = ("beta", "gamma", "method", "penalty")
+    told = {name: trained[name] for name in names if name in trained}
     return Gallery(
         vae=restore_vae(checkpoint, device),
         dataset=dataset,
         device=device,
-        title=run_title(dataset.name, step, trained["beta"], trained["gamma"], trained["method"]),
+        title=run_title(dataset.name, step, **told),
         base_index=base_index,
         log=log_until(path.parent, step),
         seed=config.seed,

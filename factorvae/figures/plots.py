@@ -58,9 +58,21 @@ TICKS_WIDTH = 34  # pixels at the left of a panel, for the numbers of its axis
 TITLED = ("method", "beta", "gamma", "capacity", "steps")  # in the title of every setting
 
 
-def run_title(dataset: str, step: int, beta: float, gamma: float, method: str = "factorvae") -> str:
-    """The line under every heading: 'FactorVAE on dsprites, step 20,000, β = 1, γ = 6.4'."""
-    if gamma > 0:
+def run_title(
+    dataset: str,
+    step: int,
+    beta: float,
+    gamma: float,
+    method: str = "factorvae",
+    penalty: str | None = None,
+) -> str:
+    """The line under every heading: 'FactorVAE on dsprites, step 20,000, β = 1, γ = 6.4'.
+
+    penalty: the name of one that a notebook gave in place of the method's.
+    """
+    if penalty is not None:
+        model = f"VAE with {printable(str(penalty))}"
+    elif gamma > 0:
         model = METHODS[method].title.replace("beta", "β")
     else:
         model = "VAE" if beta == 1 else "β-VAE"

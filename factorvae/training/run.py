@@ -49,12 +49,19 @@ class Run:
             of many runs has no memory for all of theirs.
 
     Raises:
-        UserError: its folder holds another run, or one on other data, or a damaged checkpoint.
+        UserError: its folder holds another run, or one on other data, or a damaged checkpoint; or
+            its batches are larger than the data, or not to be split over the processes.
     """
 
     def __init__(
         self, config: TrainConfig, dataset: Dataset, world: World = ALONE, soon: bool = True
     ) -> None:
+        if config.batch_size > len(dataset):
+            raise UserError(f"--batch_size {config.batch_size} exceeds the {len(dataset)} images")
+        if config.batch_size % world.size:
+            raise UserError(
+                f"--batch_size {config.batch_size} cannot be split over {world.size} processes"
+            )
         self.config, self.dataset, self.world = config, dataset, world
         self._kept: tuple[object, dict] | None = None  # of that version of the file
         self.folder = run_dir_of(config)

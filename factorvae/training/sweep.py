@@ -134,7 +134,7 @@ def _look_up(
     folder: Path, configs: Sequence[TrainConfig], dataset: Dataset, world: World
 ) -> list[Run]:
     """This process's share of the runs, in whatever state they are."""
-    check_same_sweep(folder, configs[0])
+    check_same_sweep(folder, configs)
     found = [Run(config, dataset, soon=False) for config in configs[world.rank :: world.size]]
     for run in found:
         if run.config.overwrite:  # now: torchrun may begin anew before the run's turn comes

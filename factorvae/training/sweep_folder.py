@@ -20,10 +20,10 @@ from pathlib import Path
 
 from factorvae.config import TrainConfig, ordered_steps
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, SWEEP_NAME, whole_file, written_to
+from factorvae.files import CHECKPOINT_NAME, CONFIG_NAME, SWEEP_NAME, whole_file, written_to
 from factorvae.methods import METHOD_DEFAULTS, METHOD_SETTINGS, TOLD_BY_GAMMA
 from factorvae.run_log import SHOWN
-from factorvae.training.run_folder import SWEPT, WAYS_OUT, differing_flags
+from factorvae.training.run_folder import SWEPT, WAYS_OUT, differing_flags, run_name
 
 FORMAT = "factorvae study"
 VERSION = 1
@@ -40,7 +40,7 @@ def write_sweep(
     settings = _common(dataclasses.asdict(configs[0]))
     listed = {run["folder"] for run in summaries}
     there = read_sweep(folder)
-    same = not _differences(there, configs[0])  # otherwise --overwrite began anew
+    same = not _differences(folder, there, configs)  # otherwise --overwrite began anew
     earlier = [run for run in there["runs"] if same and run["folder"] not in listed]
     content = {"format": FORMAT, "version": VERSION, "settings": settings}
     content["runs"] = [*earlier, *summaries]
@@ -52,30 +52,50 @@ def write_sweep(
             file.write(f"{json.dumps(content, indent=2)}\n".encode())
 
 
-def check_same_sweep(folder: Path, config: TrainConfig) -> None:
+def check_same_sweep(folder: Path, configs: Sequence[TrainConfig]) -> None:
     """Raise UserError where the folder is a run's, or a sweep's of other settings.
 
     With --overwrite, a sweep may begin anew under others.
     """
     if os.path.exists(folder / CHECKPOINT_NAME):
         raise UserError(f"{folder} holds a run; a sweep needs a folder of its own: --output_dir")
-    differences = _differences(read_sweep(folder), config)
-    if differences and not config.overwrite:
+    differences = _differences(folder, read_sweep(folder), configs)
+    if differences and not configs[0].overwrite:
         raise UserError(f"{folder} holds another sweep: {'; '.join(differences)}. {WAYS_OUT}")
+
+
+OF_METHODS = {*METHOD_SETTINGS, *METHOD_DEFAULTS} - {*SWEPT}  # the same in all runs of a method
 
 
 def _common(settings: dict) -> dict:
     """Those that all runs of a sweep have: neither swept, nor filled by their methods."""
-    differing = {*SWEPT, *METHOD_SETTINGS, *METHOD_DEFAULTS, "output_dir"}
+    differing = {*SWEPT, *OF_METHODS, "output_dir"}
     return {name: value for name, value in settings.items() if name not in differing}
 
 
-def _differences(sweep: dict, config: TrainConfig) -> list[str]:
-    """Flags that a sweep was made with and the config has not, but for those that differ by run."""
+def _differences(folder: Path, sweep: dict, configs: Sequence[TrainConfig]) -> list[str]:
+    """Flags that a sweep was made with and these configs have not, but for those that are swept."""
     there = _common(sweep.get("settings", {}))
     if isinstance(there.get("wake_at"), int):  # as it once was: a step, or 0 for none
         there = {**there, "wake_at": ordered_steps(there["wake_at"])}
-    return differing_flags(config, dataclasses.asdict(config) | there)
+    differences = differing_flags(configs[0], dataclasses.asdict(configs[0]) | there)
+    own = {run_name([config]) for config in configs}  # each of which is compared by itself
+    others = [run for run in sweep["runs"] if run["folder"] not in own]
+    for config in {config.method: config for config in configs}.values():
+        alike = [run["folder"] for run in others if run.get("method") == config.method]
+        there = _of_method(folder / alike[0]) if alike else {}
+        differences += differing_flags(config, dataclasses.asdict(config) | there)
+    return differences
+
+
+def _of_method(run_dir: Path) -> dict[str, object]:
+    """What a run's config.json has of OF_METHODS; nothing where there is none that can be read."""
+    try:
+        settings = json.loads((run_dir / CONFIG_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    settings = settings if isinstance(settings, dict) else {}
+    return {name: settings[name] for name in OF_METHODS if name in settings}
 
 
 def read_sweep(folder: Path) -> dict:

@@ -103,6 +103,7 @@ class Trainer:
         method = METHODS[config.method]
         settings = {**asdict(config), "num_images": len(dataset)}
         self.penalty = penalty or bind_penalty(config.method, settings)
+        self.penalty_given = penalty and getattr(penalty, "__name__", type(penalty).__name__)
         self.discriminator = None
         if method.discriminator and self.penalty is None:
             self.discriminator = discriminator_of(config, weights).to(device)
@@ -327,8 +328,11 @@ class Trainer:
 
     def state_dict(self) -> dict[str, object]:
         """Everything of a checkpoint but what `fit`'s caller knows: tensors and plain values."""
+        config = asdict(self.config)
+        if self.penalty_given:  # no setting of train.py, which so goes on with no such run
+            config["penalty"] = self.penalty_given
         return {
-            "config": asdict(self.config),
+            "config": config,
             "dataset": describe_dataset(self.dataset, self.config.dataset_options()),
             "step": self.steps_done,
             "vae": self.vae.state_dict(),

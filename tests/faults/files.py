@@ -292,7 +292,7 @@ def _make_sweep(folder: Path) -> None:
 
 def _read_sweep(folder: Path) -> dict[str, object]:
     """As a command that adds a run to the sweep reads it."""
-    check_same_sweep(folder, SWEEP[0])
+    check_same_sweep(folder, SWEEP)
     write_sweep(folder, SWEEP, [{"folder": "another", "state": "new", "figures": {}}])
     return read_sweep(folder)
 

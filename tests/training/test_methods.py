@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,16 +17,18 @@ import train
 import visualize
 from benchmarks.results.sweeps import PROFILES
 from factorvae.checkpoint import load_checkpoint, load_model
-from factorvae.config import TrainConfig, parse, parse_sweep
+from factorvae.config import TrainConfig, VisualizeConfig, parse, parse_sweep
 from factorvae.datasets import DATASETS
 from factorvae.errors import run_script
+from factorvae.figures.drawing import gallery_of
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
 from factorvae.methods import METHODS
 from factorvae.objective import kl_divergence, recon_loss, reparameterize
 from factorvae.penalties import PENALTIES, bind_penalty
 from factorvae.run_log import columns, read_log
+from factorvae.setting import setting_of
 from factorvae.training.distributed import World
-from factorvae.training.run_folder import run_dir_of, run_name
+from factorvae.training.run_folder import differing_flags, run_dir_of, run_name
 from factorvae.training.sweep_folder import sweep_table
 from factorvae.training.trainer import Trainer
 from tests.helpers import rows_but_speed, same_state
@@ -244,6 +247,22 @@ def test_a_method_of_a_sweep_over_methods_goes_on_by_itself(in_tiny_folder, tmp_
     assert len(json.loads((tmp_path / SWEEP_NAME).read_text())["runs"]) == 4
 
 
+def test_a_sweep_is_not_joined_under_another_setting_of_its_method(
+    in_tiny_folder, tmp_path, capsys
+):
+    flags = [*FLAGS, *in_tiny_folder, "--output_dir", tmp_path, "--jobs", 1, "--max_steps", 2]
+    assert run_train(*flags, "--method", "btcvae", "--seed", "0-1") == 0
+    before = (tmp_path / SWEEP_NAME).read_text()
+    assert run_train(*flags, "--method", "btcvae", "--seed", "2-3", "--stratified") == 2
+    told = "holds another sweep: --stratified is False there and True here. "
+    assert told in capsys.readouterr().err
+    assert (tmp_path / SWEEP_NAME).read_text() == before
+    assert run_train(*flags, "--method", "dipvae1", "--dip_ratio", 3, "--seed", 0) == 0
+    assert run_train(*flags, "--method", "dipvae1", "--seed", 1) == 2
+    assert "--dip_ratio is 3.0 there and 10.0 here" in capsys.readouterr().err
+    assert run_train(*flags, "--method", "btcvae", "--seed", 2) == 0
+
+
 @pytest.mark.slow
 def test_a_sweep_over_methods(in_tiny_folder, tmp_path, capsys):
     flags = [*FLAGS, *in_tiny_folder, "--output_dir", tmp_path, "--jobs", 1]
@@ -324,6 +343,14 @@ def test_the_penalty_of_ones_own_on_the_page_trains(sprites, capsys, tmp_path, m
     assert names["trainer"].discriminator is None
     assert names["trainer"].steps_done == 5
     assert load_model("sparse.pt").latent_dim == 6
+    checkpoint = load_checkpoint("sparse.pt")  # and is taken for no FactorVAE
+    assert setting_of(checkpoint)["another version's"] == "penalty sparsity"
+    (told,) = differing_flags(names["config"], checkpoint["config"])
+    assert told == "--penalty is sparsity there and no setting of this version"
+    gallery = gallery_of(
+        Path("sparse.pt"), checkpoint, sprites, np.arange(2), VisualizeConfig(), "cpu"
+    )
+    assert gallery.title.startswith("VAE with sparsity on dsprites, step 5, β = 1, γ = 2")
 
 
 def test_the_profile_of_the_results_has_every_method_with_five_seeds():

@@ -84,18 +84,18 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
     config = TrainConfig(wake_at=(2000, 8000))
     never = dataclasses.replace(config, wake_at=None)
     write_sweep(tmp_path, [config], [{"folder": "one"}])
-    check_same_sweep(tmp_path, config)
+    check_same_sweep(tmp_path, [config])
     with pytest.raises(UserError, match="--wake_at is 2000 8000 there and unset here"):
-        check_same_sweep(tmp_path, never)
+        check_same_sweep(tmp_path, [never])
     content = json.loads((tmp_path / "study.json").read_text())
     content["settings"]["wake_at"] = 2000
     (tmp_path / "study.json").write_text(json.dumps(content))
-    check_same_sweep(tmp_path, dataclasses.replace(config, wake_at=(2000,)))
+    check_same_sweep(tmp_path, [dataclasses.replace(config, wake_at=(2000,))])
     content["settings"]["wake_at"] = 0
     (tmp_path / "study.json").write_text(json.dumps(content))
-    check_same_sweep(tmp_path, never)
+    check_same_sweep(tmp_path, [never])
     with pytest.raises(UserError, match="--wake_at is unset there and 2000 8000 here"):
-        check_same_sweep(tmp_path, config)
+        check_same_sweep(tmp_path, [config])
 
 
 def test_what_no_run_comes_to_is_told_once(sweep):
