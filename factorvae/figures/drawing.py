@@ -21,8 +21,8 @@ from factorvae.device import choose_device, use_threads
 from factorvae.errors import UserError
 from factorvae.figures.gallery import Gallery, write_gallery
 from factorvae.figures.page import PAGE_NAME, PageTable, is_page
-from factorvae.figures.plots import TITLED, run_title, setting_title
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
+from factorvae.figures.titles import TITLED, run_title, setting_title
 from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import idle_settings

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, factors_of
-from factorvae.figures.plots import dead_latents, latent_order
+from factorvae.figures.latents import dead_latents, latent_order
 from factorvae.figures.style import factor_value
 from factorvae.figures.traversal import (
     LIMIT,

@@ -14,9 +14,10 @@ from torch import Tensor
 from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, FactorSpace, factors_of
 from factorvae.encoding import EncodedDataset
-from factorvae.figures import plots
+from factorvae.figures import factor_plots, image_plots, training_plots
 from factorvae.figures.explorer import explorer_page
 from factorvae.figures.gif import encode_gif
+from factorvae.figures.latents import dead_latents
 from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.figures.style import untitled, write_figure
 from factorvae.figures.traversal import (
@@ -57,7 +58,7 @@ LOSSES = {  # on the page, with their decimals
 class Gallery:
     """A model in eval mode and its images, and the pictures of them.
 
-    title: the run, from `plots.run_title`. base_index: the images whose codes are traversed, int64
+    title: the run, from `titles.run_title`. base_index: the images whose codes are traversed, int64
     [B]. log: columns of the run's log, where there is one. seed: draws every sample; the same seed
     gives the same pictures. measured: by metric, what evaluate.py wrote to explain its scores, of
     the factors `measured_factors`. name: of the model, for the message of an error.
@@ -77,7 +78,7 @@ class Gallery:
     def traversals(self) -> Figure:
         values = torch.linspace(-LIMIT, LIMIT, 7)
         codes = self._encoded.codes(self.base_index)
-        return plots.traversals(
+        return image_plots.traversals(
             self._traversed(self.base_index, values),
             self.kl,
             values,
@@ -92,7 +93,7 @@ class Gallery:
         """The frames of a GIF."""
         shown = self.base_index[: max(1, MOST_GIF_CELLS // self.vae.latent_dim)]
         values = cosine_sweep(NUM_FRAMES, LIMIT)
-        return plots.traversal_frames(
+        return image_plots.traversal_frames(
             self._traversed(shown, values),
             self.kl,
             values,
@@ -111,12 +112,12 @@ class Gallery:
         with torch.inference_mode():
             logits = self.vae.decode(self.vae.encode(images)[0])
             losses = recon_loss_per_image(logits, images).cpu().numpy()
-        return plots.reconstructions(images, logits.sigmoid(), losses, title=self.title)
+        return image_plots.reconstructions(images, logits.sigmoid(), losses, title=self.title)
 
     def samples(self) -> Figure:
         generator = torch.Generator().manual_seed(self.seed)
         z = torch.randn(NUM_SAMPLES, self.vae.latent_dim, generator=generator)
-        return plots.samples(self._decode(z), title=self.title)
+        return image_plots.samples(self._decode(z), title=self.title)
 
     def latent_response(self) -> Figure:
         """Only for datasets that are a full grid of factors."""
@@ -136,7 +137,7 @@ class Gallery:
                 values[name] = words or values[name]
             else:
                 curves[name] = self._response((group, factor))
-        return plots.latent_response(
+        return factor_plots.latent_response(
             self.kl, maps=maps, curves=curves, values=values, line_names=names, title=self.title
         )
 
@@ -144,7 +145,7 @@ class Gallery:
         """Only for datasets with known factors of which some vary."""
         index, codes, _ = self._sample
         found = mig(codes.numpy(), factors_of(self.dataset, index))
-        return plots.factor_matrix(
+        return factor_plots.factor_matrix(
             found["mutual_information"],
             found["entropy"],
             self.dataset.factor_names,
@@ -155,7 +156,7 @@ class Gallery:
     def importance_matrix(self) -> Figure:
         """Only where DCI was measured."""
         found = self.measured["dci"]
-        return plots.latent_matrix(
+        return factor_plots.latent_matrix(
             _numbers(found["importance"]),
             self.measured_factors,
             self.kl,
@@ -172,7 +173,7 @@ class Gallery:
         gaps = _numbers(found["gaps"])
         scores = _numbers(found["scores"])
         varying = np.isin(self.measured_factors, self.varying_factors)
-        return plots.latent_matrix(
+        return factor_plots.latent_matrix(
             scores,
             self.measured_factors,
             self.kl,
@@ -186,7 +187,7 @@ class Gallery:
 
     def training(self) -> Figure:
         """Only where there is a log."""
-        return plots.training_curves(self.log, title=self.title)
+        return training_plots.training_curves(self.log, title=self.title)
 
     def explorer(self) -> str:
         """The page on which a browser runs the model."""
@@ -249,7 +250,7 @@ class Gallery:
         mu = torch.from_numpy(self._encoded.codes(index))
         latents = range(self.vae.latent_dim)
         moved = [
-            plots.fit_cells(latent_traversal(self._decode, code, latent, values))
+            image_plots.fit_cells(latent_traversal(self._decode, code, latent, values))
             for code in mu
             for latent in latents
         ]
@@ -273,7 +274,7 @@ def _numbers(values: object) -> np.ndarray:
 
 
 def about_traversals(gallery: Gallery) -> str:
-    dead = plots.dead_latents(gallery.kl)
+    dead = dead_latents(gallery.kl)
     below = " below the dashed line" if 0 < dead.sum() < len(dead) else ""
     return (
         "Each row moves one latent from −3 to 3 and holds the others at the posterior mean of "
@@ -286,7 +287,7 @@ def about_traversals(gallery: Gallery) -> str:
 def about_training(gallery: Gallery) -> str:
     log = gallery.log
     told = "From the run's log. The ELBO is the negative sum of reconstruction loss and KL."
-    if plots.has_means(log["step"]):
+    if training_plots.has_means(log["step"]):
         told += " Dark lines are running means."
     if "penalty" in log:
         told += " The penalty is what γ weighs."
@@ -394,7 +395,7 @@ def last_losses(log: Mapping[str, np.ndarray]) -> PageTable:
     last = {name: float(column[-1]) for name, column in log.items()}
     last["elbo"] = -last["recon"] - last["kl"]
     kl = [value for name, value in last.items() if name.startswith("kl_")]
-    live = int((~plots.dead_latents(kl)).sum())
+    live = int((~dead_latents(kl)).sum())
     rows = [["", "mean"]]
     for name, (heading, decimals) in LOSSES.items():
         if np.isfinite(last.get(name, np.nan)):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from factorvae.errors import printable
-from factorvae.figures.plots import dead_latents
+from factorvae.figures.latents import dead_latents
 from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, scale_by_log, styled
 
 Log = Mapping[str, np.ndarray]

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from factorvae.figures import plots
+from factorvae.figures import factor_plots, image_plots, style, titles, training_plots
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, PageTable, html_page
 from factorvae.figures.style import DPI, STYLE, line_styles, png_bytes, save_figure
@@ -26,7 +26,7 @@ from factorvae.figures.traversal import (
 )
 from factorvae.metrics import mig
 
-TITLE = plots.run_title("dsprites", 300_000, 1.0, 6.4)
+TITLE = titles.run_title("dsprites", 300_000, 1.0, 6.4)
 SIDE = 64
 VALUES = torch.linspace(-3, 3, 7)
 
@@ -67,11 +67,15 @@ def measure(picture):
 def cells(axes, num_columns, cell=SIDE):
     """The images of a grid, [rows, columns, cell, cell, 3], its gaps cut away."""
     pixels = np.asarray(axes.images[0].get_array())
-    pitch = cell + plots.GAP
+    pitch = cell + image_plots.GAP
     num_rows = pixels.shape[0] // pitch
-    assert pixels.shape == (num_rows * pitch + plots.GAP, num_columns * pitch + plots.GAP, 3)
-    rows = pixels[plots.GAP :].reshape(num_rows, pitch, -1, 3)[:, :cell]
-    columns = rows[:, :, plots.GAP :].reshape(num_rows, cell, num_columns, pitch, 3)
+    assert pixels.shape == (
+        num_rows * pitch + image_plots.GAP,
+        num_columns * pitch + image_plots.GAP,
+        3,
+    )
+    rows = pixels[image_plots.GAP :].reshape(num_rows, pitch, -1, 3)[:, :cell]
+    columns = rows[:, :, image_plots.GAP :].reshape(num_rows, cell, num_columns, pitch, 3)
     return columns[:, :, :, :cell].transpose(0, 2, 1, 3, 4)
 
 
@@ -146,14 +150,14 @@ def traversed(base_images):
 
 def test_a_grid_has_its_images_in_lines_and_grey_around_them():
     images = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(3, 1, 2, 3)
-    grey = round(255 * plots.GAP_GREY)
-    grid = plots._grid(images, per_line=2, gap=1)
+    grey = round(255 * image_plots.GAP_GREY)
+    grid = image_plots._grid(images, per_line=2, gap=1)
     assert grid.shape == (7, 9, 3) and grid.dtype == np.uint8
     assert (grid[[0, 3, 6]] == grey).all() and (grid[:, [0, 4, 8]] == grey).all()
     assert (grid[1:3, 1:4] == 0).all() and (grid[1:3, 5:8] == 128).all()
     assert (grid[4:6, 1:4] == 255).all() and (grid[4:6, 5:8] == grey).all()
     red = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(1, 3, 2, 2)
-    assert plots._grid(red, per_line=4, gap=1)[1, 1].tolist() == [255, 0, 0]
+    assert image_plots._grid(red, per_line=4, gap=1)[1, 1].tolist() == [255, 0, 0]
 
 
 def test_latent_traversal_moves_one_latent_and_leaves_mu_alone():
@@ -166,7 +170,7 @@ def test_latent_traversal_moves_one_latent_and_leaves_mu_alone():
 def test_each_row_of_the_traversals_moves_what_its_latent_means_and_nothing_else(
     traversed, base_images
 ):
-    figure = plots.traversals(
+    figure = image_plots.traversals(
         traversed, KL, VALUES, base_images=base_images, decoded=1 - base_images, title=TITLE
     )
     for base, (x, y, width, _) in enumerate(measure(image[0]) for image in base_images.numpy()):
@@ -194,25 +198,25 @@ def test_each_row_of_the_traversals_moves_what_its_latent_means_and_nothing_else
 def test_an_image_s_own_code_is_marked_below_the_cells_that_it_lies_between(traversed):
     codes = np.zeros((2, LATENT_DIM))
     codes[0] = [-3, 0.5, 3, 40, -40]
-    figure = plots.traversals(traversed, KL, VALUES, codes=codes, title=TITLE)
+    figure = image_plots.traversals(traversed, KL, VALUES, codes=codes, title=TITLE)
     marks = {line.get_label(): line for line in figure.artists if "code" in line.get_label()}
     assert len(marks) == 2 * LATENT_DIM
-    pitch, signs = SIDE + plots.GAP, {3: ">", 4: "<"}
+    pitch, signs = SIDE + image_plots.GAP, {3: ">", 4: "<"}
     for latent, code in enumerate(codes[0]):
         row = find(figure, f"base 0: z{latent}").bbox
         mark = marks[f"base 0: code of z{latent}"]
         x = mark.get_xdata()[0] * figure.bbox.width - row.x0
         y = mark.get_ydata()[0] * figure.bbox.height
-        assert row.y0 - plots.MARK_HEIGHT < y < row.y0
+        assert row.y0 - image_plots.MARK_HEIGHT < y < row.y0
         assert mark.get_marker() == signs.get(latent, "^")
         if abs(code) <= 3:  # in the middle of the cell that shows this value, or between two
-            assert x == pytest.approx(plots.GAP + SIDE / 2 + (code + 3) * pitch)
+            assert x == pytest.approx(image_plots.GAP + SIDE / 2 + (code + 3) * pitch)
         else:
             assert 0 < x < row.width
 
 
 def test_rows_are_labelled_with_their_kl_and_dead_ones_are_marked_and_last(traversed):
-    figure = plots.traversals(traversed, KL, VALUES, title=TITLE)
+    figure = image_plots.traversals(traversed, KL, VALUES, title=TITLE)
     labels = {t.get_text(): t.get_position()[1] for t in figure.texts}
     names = ["z0", "z2", "z3", "z4", "z1"]
     heights = [labels[name] for name in names]
@@ -228,14 +232,14 @@ def test_rows_are_labelled_with_their_kl_and_dead_ones_are_marked_and_last(trave
 
 def test_the_title_says_model_step_beta_and_gamma(traversed):
     assert TITLE == "FactorVAE on dsprites, step 300,000, β = 1, γ = 6.4"
-    assert plots.run_title("rooms", 5, 4.0, 0.0) == "β-VAE on rooms, step 5, β = 4, γ = 0"
-    assert plots.run_title("rooms", 5, 1.0, 0.0).startswith("VAE on rooms")
-    assert len(plots.run_title("folder:" + "x" * 500, 5, 1.0, 0.0)) < 100
-    assert TITLE in texts(plots.traversals(traversed, KL, VALUES, title=TITLE))
+    assert titles.run_title("rooms", 5, 4.0, 0.0) == "β-VAE on rooms, step 5, β = 4, γ = 0"
+    assert titles.run_title("rooms", 5, 1.0, 0.0).startswith("VAE on rooms")
+    assert len(titles.run_title("folder:" + "x" * 500, 5, 1.0, 0.0)) < 100
+    assert TITLE in texts(image_plots.traversals(traversed, KL, VALUES, title=TITLE))
 
 
 def test_saved_pixels_are_those_of_the_images(traversed):
-    figure = plots.traversals(traversed, KL, VALUES, title=TITLE)
+    figure = image_plots.traversals(traversed, KL, VALUES, title=TITLE)
     page = np.asarray(Image.open(io.BytesIO(png_bytes(figure))).convert("RGB"))
     assert page.shape[:2] == tuple(round(side * DPI) for side in figure.get_size_inches()[::-1])
     checked = 0
@@ -252,7 +256,7 @@ def test_saved_pixels_are_those_of_the_images(traversed):
 @pytest.mark.parametrize(("side", "shown"), [(32, 64), (64, 64), (128, 64), (256, 64), (16, 64)])
 def test_cells_are_zoomed_by_whole_numbers_only(side, shown):
     images = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(0))
-    pixels = cells(plots.samples(images).axes[0], 3, cell=shown)[0, :, :, :, 0] / 255
+    pixels = cells(image_plots.samples(images).axes[0], 3, cell=shown)[0, :, :, :, 0] / 255
     if side < shown:
         zoom = shown // side
         expected = np.kron(images[:, 0].numpy(), np.ones((1, zoom, zoom)))
@@ -267,7 +271,7 @@ def test_reconstructions_stand_below_their_images_with_their_losses():
     images = torch.rand(5, 3, SIDE, SIDE, generator=rng)
     decoded = torch.rand(5, 3, SIDE, SIDE, generator=rng)
     losses = [12.34, 56.78, 9.01, 2345.6, 7.77]
-    figure = plots.reconstructions(images, decoded, losses, title=TITLE, per_line=3)
+    figure = image_plots.reconstructions(images, decoded, losses, title=TITLE, per_line=3)
     first, second = figure.axes
     for axes, part in ((first, slice(0, 3)), (second, slice(3, 5))):
         grid = cells(axes, len(images[part])) / 255
@@ -297,20 +301,20 @@ def frames(base_images):
     ]
     images = torch.stack(rows).unflatten(0, (2, LATENT_DIM))
     names = ["square, image 3", "image 44"]
-    return plots.traversal_frames(
+    return image_plots.traversal_frames(
         images, KL, sweep, base_images=base_images, base_names=names, title=TITLE
     )
 
 
 def test_every_latent_has_its_cell_in_every_frame(frames, base_images):
-    pitch, top = SIDE + plots.GAP, plots.HEADER + 32 + plots.GAP
+    pitch, top = SIDE + image_plots.GAP, style.HEADER + 32 + image_plots.GAP
     for frame, value in zip(frames, cosine_sweep(24).tolist(), strict=True):
         pixels = np.asarray(frame)
         for base, image in enumerate(base_images[:, 0].numpy()):
             x, y, width, _ = measure(image)
             y0 = top + base * pitch
-            left = frame.width - plots.MARGIN - LATENT_DIM * pitch
-            own = left - 16 - plots.GAP - SIDE  # the image itself, beside its row
+            left = frame.width - style.MARGIN - LATENT_DIM * pitch
+            own = left - 16 - image_plots.GAP - SIDE  # the image itself, beside its row
             shown = pixels[y0 : y0 + SIDE, own : own + SIDE, 0]
             np.testing.assert_array_equal(shown, 255 * image)
             for column, latent in enumerate(ROWS):
@@ -392,7 +396,7 @@ def response_figure():
     def response(*varied):
         return factor_response(represent, FACTOR_SIZES, varied, settings)
 
-    return plots.latent_response(
+    return factor_plots.latent_response(
         KL,
         maps={("posX", "posY"): response(2, 3)},
         curves={"shape": response(0)[None], "scale": response(0, 1)},
@@ -433,7 +437,7 @@ def test_no_line_hides_another_and_axes_are_named(response_figure):
 
 def test_large_limits_have_ticks_and_words_name_their_points():
     codes = 9.7 * np.linspace(-1, 1, 3)[None, :, None] * np.ones(LATENT_DIM)
-    figure = plots.latent_response(
+    figure = factor_plots.latent_response(
         KL,
         maps={},
         curves={"hue": codes, "kind": codes},
@@ -476,7 +480,7 @@ def test_factor_matrix_shows_the_shares_and_gaps_of_mig():
     codes = represent(factors) + 0.3 * rng.standard_normal((3000, LATENT_DIM))
     found = mig(codes, factors)
     names = ("shape", "scale", "posX", "posY")
-    figure = plots.factor_matrix(
+    figure = factor_plots.factor_matrix(
         found["mutual_information"], found["entropy"], names, KL, title=TITLE
     )
     shares = np.asarray(find(figure, "scores").images[0].get_array())
@@ -499,11 +503,11 @@ def test_a_matrix_of_many_attributes_goes_from_nought_to_its_largest_score():
     rng = np.random.default_rng(0)
     scores = 0.3 * rng.random((LATENT_DIM, 40))
     names = [f"attribute_{n}_$x$" for n in range(40)]
-    figure = plots.latent_matrix(
+    figure = factor_plots.latent_matrix(
         scores,
         names,
         KL,
-        bars=plots.gap_of_best(scores),
+        bars=factor_plots.gap_of_best(scores),
         heading="SAP",
         told="accuracy",
         bars_told="gap of the best two",
@@ -524,7 +528,7 @@ def test_a_matrix_of_few_latents_has_room_for_its_key(latents):
     told = "held-out accuracy of a linear machine that sees the latent alone"
     scores = np.eye(latents, 2)
     options = {"bars": [1, 0], "heading": "SAP", "told": told, "bars_told": "gap of the best two"}
-    figure = plots.latent_matrix(scores, ("a", "b"), np.ones(latents), **options)
+    figure = factor_plots.latent_matrix(scores, ("a", "b"), np.ones(latents), **options)
     assert told in texts(figure)
     assert_readable(figure)
 
@@ -535,8 +539,8 @@ def test_a_matrix_of_few_latents_has_room_for_its_key(latents):
 def test_few_rows_of_the_log_are_drawn_as_they_are_and_many_under_their_mean():
     for num_rows, lines in ((99, 1), (100, 2)):
         log = make_log(num_rows, 2)
-        assert plots.has_means(log["step"]) == (lines == 2)
-        assert len(find(plots.training_curves(log), "kl").lines) == lines
+        assert training_plots.has_means(log["step"]) == (lines == 2)
+        assert len(find(training_plots.training_curves(log), "kl").lines) == lines
 
 
 def make_log(num_rows, latent_dim, with_discriminator=True):
@@ -557,7 +561,7 @@ def make_log(num_rows, latent_dim, with_discriminator=True):
 
 def test_training_curves_are_the_columns_of_the_log():
     log = make_log(300, 10)
-    figure = plots.training_curves(log, title=TITLE)
+    figure = training_plots.training_curves(log, title=TITLE)
     for column in ("recon", "kl", "tc", "disc_accuracy"):
         raw, smooth = find(figure, column).lines[:2]
         np.testing.assert_array_equal(raw.get_xdata(), log["step"])
@@ -583,7 +587,7 @@ def test_what_came_before_a_run_settled_does_not_squash_the_rest():
     log = make_log(300, 3)
     for column in ("kl", "kl_1"):
         log[column][:20] = 1000
-    figure = plots.training_curves(log, title=TITLE)
+    figure = training_plots.training_curves(log, title=TITLE)
     assert find(figure, "kl").get_ylim()[1] < 20
     assert find(figure, "kl by latent").get_ylim()[1] < 2
     for axes in (find(figure, "kl"), find(figure, "kl by latent")):
@@ -595,7 +599,7 @@ def test_what_came_before_a_run_settled_does_not_squash_the_rest():
 def test_a_log_axis_has_ticks_however_little_it_spans(span):
     log = make_log(10, 3)
     log["recon"] = np.geomspace(50 * span, 50, 10)
-    axes = find(plots.training_curves(log, title=TITLE), "recon")
+    axes = find(training_plots.training_curves(log, title=TITLE), "recon")
     low, high = axes.get_ylim()
     shown = [tick for tick in axes.get_yticks() if low <= tick <= high]
     assert 2 <= len(shown) <= 12
@@ -605,7 +609,7 @@ def test_a_log_axis_has_ticks_however_little_it_spans(span):
 def test_every_accuracy_is_in_view_with_that_of_chance(lowest):
     log = make_log(10, 3)
     log["disc_accuracy"][3] = lowest
-    figure = plots.training_curves(log, title=TITLE)
+    figure = training_plots.training_curves(log, title=TITLE)
     low, high = find(figure, "disc_accuracy").get_ylim()
     assert low < min(lowest, 0.5) and high == 1
     assert_readable(figure)
@@ -613,7 +617,9 @@ def test_every_accuracy_is_in_view_with_that_of_chance(lowest):
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 250])
 def test_training_curves_of_runs_without_a_discriminator_or_hardly_begun(num_rows):
-    figure = plots.training_curves(make_log(num_rows, 3, with_discriminator=False), title=TITLE)
+    figure = training_plots.training_curves(
+        make_log(num_rows, 3, with_discriminator=False), title=TITLE
+    )
     for column in ("tc", "disc_accuracy"):
         assert [text.get_text() for text in find(figure, column).texts] == ["not recorded"]
         assert not find(figure, column).lines
@@ -638,20 +644,22 @@ def test_nothing_overlaps_or_is_cut_off(channels, latent_dim):
     images = rng.random((2, latent_dim, 3, channels, 32, 32), dtype=np.float32)
     codes = rng.standard_normal((2, latent_dim))
     same = {"base_images": images[:, 0, 0], "decoded": images[:, 0, 1], "base_names": ("a", "b")}
-    figure = plots.traversals(images, kl, [-3, 0, 3], **same, codes=codes, title=TITLE)
+    figure = image_plots.traversals(images, kl, [-3, 0, 3], **same, codes=codes, title=TITLE)
     assert_readable(figure)
     height, width = figure.bbox.height, figure.bbox.width
     assert height < 2700 and width < 2600
     base = {"base_images": images[:, 0, 0], "base_names": ("heart, image 700001", "b")}
-    frames = plots.traversal_frames(images, kl, [-3, 0, 3], **base, title=TITLE)
+    frames = image_plots.traversal_frames(images, kl, [-3, 0, 3], **base, title=TITLE)
     assert len(frames) == 3 and frames[0].width < 1400
-    assert_readable(plots.samples(images[0, 0], title=TITLE))
-    assert_readable(plots.reconstructions(images[0, 0], images[0, 0], [1, 22.2, 3333], title=TITLE))
+    assert_readable(image_plots.samples(images[0, 0], title=TITLE))
+    assert_readable(
+        image_plots.reconstructions(images[0, 0], images[0, 0], [1, 22.2, 3333], title=TITLE)
+    )
     mi = rng.random((latent_dim, 2))
-    assert_readable(plots.factor_matrix(mi, [1.2, 3.0], ("shape", "posX"), kl, title=TITLE))
+    assert_readable(factor_plots.factor_matrix(mi, [1.2, 3.0], ("shape", "posX"), kl, title=TITLE))
     if channels == 1:
         assert_readable(
-            plots.latent_response(
+            factor_plots.latent_response(
                 kl,
                 maps={("posX", "posY"): rng.standard_normal((4, 4, latent_dim))},
                 curves={"hue": rng.standard_normal((1, 5, latent_dim))},
@@ -659,14 +667,14 @@ def test_nothing_overlaps_or_is_cut_off(channels, latent_dim):
                 title=TITLE,
             )
         )
-        assert_readable(plots.training_curves(make_log(50, latent_dim), title=TITLE))
+        assert_readable(training_plots.training_curves(make_log(50, latent_dim), title=TITLE))
 
 
 def test_colour_images_keep_their_colours_and_grey_ones_are_grey():
     red = torch.zeros(1, 3, SIDE, SIDE)
     red[:, 0] = 1
-    assert (cells(plots.samples(red).axes[0], 1)[0, 0] == [255, 0, 0]).all()
-    grey = cells(plots.samples(torch.full((1, 1, SIDE, SIDE), 0.5)).axes[0], 1)[0, 0]
+    assert (cells(image_plots.samples(red).axes[0], 1)[0, 0] == [255, 0, 0]).all()
+    grey = cells(image_plots.samples(torch.full((1, 1, SIDE, SIDE), 0.5)).axes[0], 1)[0, 0]
     assert (grey == 128).all()
 
 
@@ -684,7 +692,7 @@ def test_lines_and_heat_maps_survive_greyscale(response_figure):
 
 def test_the_style_is_the_figures_own_and_pyplot_is_not_asked(traversed):
     before = dict(matplotlib.rcParams)
-    figure = plots.traversals(traversed, KL, VALUES, title=TITLE)
+    figure = image_plots.traversals(traversed, KL, VALUES, title=TITLE)
     assert dict(matplotlib.rcParams) == before
     assert figure.texts[0].get_fontfamily() == [STYLE["font.family"]]
     assert figure.canvas.manager is None  # pyplot keeps no window for it
@@ -699,9 +707,9 @@ def test_text_from_outside_is_plain_text_everywhere(format):
     names = (f"{HOSTILE}1", f"{HOSTILE}2")
     curve, log = np.zeros((2, 4, LATENT_DIM)), make_log(20, 2)
     figures = [
-        plots.samples(torch.zeros(1, 1, SIDE, SIDE), title=HOSTILE),
-        plots.factor_matrix(np.ones((LATENT_DIM, 2)), [1.0, 1.0], names, KL, title=HOSTILE),
-        plots.latent_response(
+        image_plots.samples(torch.zeros(1, 1, SIDE, SIDE), title=HOSTILE),
+        factor_plots.factor_matrix(np.ones((LATENT_DIM, 2)), [1.0, 1.0], names, KL, title=HOSTILE),
+        factor_plots.latent_response(
             KL,
             maps={names: np.zeros((4, 4, LATENT_DIM))},
             curves={HOSTILE: curve},
@@ -709,7 +717,7 @@ def test_text_from_outside_is_plain_text_everywhere(format):
             line_names=names,
             title=HOSTILE,
         ),
-        plots.training_curves(log, title=HOSTILE),
+        training_plots.training_curves(log, title=HOSTILE),
         score_against_reconstruction({HOSTILE: np.ones((2, 2))}, score=HOSTILE, title=HOSTILE),
         sweep_curves({HOSTILE: [log, log]}, title=HOSTILE),
     ]
@@ -728,7 +736,7 @@ def test_figures_are_written_in_the_format_asked_for_and_the_same_each_time(
 ):
     files = [tmp_path / f"{name}.{format}" for name in "ab"]
     for file in files:
-        save_figure(plots.traversals(traversed[:1], KL, VALUES, title=TITLE), file, format)
+        save_figure(image_plots.traversals(traversed[:1], KL, VALUES, title=TITLE), file, format)
     first, second = (file.read_bytes() for file in files)
     assert first.startswith(start) and first == second
 

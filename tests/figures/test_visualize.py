@@ -24,8 +24,8 @@ from factorvae.datasets import DATASETS, FactorSpace
 from factorvae.errors import run_script
 from factorvae.figures import drawing
 from factorvae.figures.gallery import EXHIBITS, Gallery
-from factorvae.figures.plots import run_title
 from factorvae.figures.style import TITLES, factor_value, png_bytes
+from factorvae.figures.titles import run_title
 from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
 from factorvae.files import STATS_NAME
 from factorvae.models import VAE
