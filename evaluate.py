@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # torch takes seconds to import, for which a wrong flag does not wait
     from factorvae.device import choose_device, use_threads
     from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
-    from factorvae.evaluation.report import Outputs
+    from factorvae.evaluation.outputs import Outputs
 
     device = choose_device(config.device)
     models = load_models(find_checkpoints(config.model_path), config)

@@ -3,14 +3,14 @@
     python -m benchmarks.results --profile laptop
     python -m benchmarks.results --profile paper --minutes 8.5 --carry parts/
 
-A profile is a list of sweeps: `laptop`, what README compares; `long`, one seed each of the paper's
-300,000 steps, hours of a core; `paper` and `methods`, five seeds of these, for a GPU; `explored`,
-experiments on the way. Each is trained by train.py itself, into OUTPUT_DIR/PROFILE/NAME, and
-every finished run is measured by evaluate.py: all metrics, with DCI by `gbt`, then DCI by `forest`
-and by `lasso`; some are measured on their way, too, for the score over steps and minutes. Then
-docs/results.md, results.csv and results.png, results_on_the_way.csv and .png are drawn from what is
-there. Stopped at any moment, or by --minutes, the same command goes on; with nothing left to do it
-only draws.
+A profile is a list of sweeps: `laptop`, what README compares, and every recipe before the fast one;
+`long`, one seed each of the paper's 300,000 steps, hours of a core; `paper` and `methods`, five
+seeds of these, for a GPU; `explored`, experiments on the way. Each is trained by train.py itself,
+into OUTPUT_DIR/PROFILE/NAME, and every finished run is measured by evaluate.py: all metrics, with
+DCI by `gbt`, then DCI by `forest` and by `lasso`; some are measured on their way, too, for the
+score over steps and minutes. Then docs/results.md, results.csv and results.png,
+results_on_the_way.csv and .png are drawn from what is there. Stopped at any moment, or by
+--minutes, the same command goes on; with nothing left to do it only draws.
 
 --carry DIR serves machines that are lent for minutes: what was made is also put there, in files of
 at most 16 MiB, and taken from there where OUTPUT_DIR lacks it. `finished-N.zip` holds the finished

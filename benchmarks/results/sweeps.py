@@ -10,7 +10,7 @@ from factorvae.config import RECIPES, TrainConfig, parse_sweep, recipe_flags
 from factorvae.training.run_folder import run_name
 
 SEEDS = "--seed 0-4"
-UNSEEN = "--seed 16-20 26 30"  # on which no recipe was chosen
+UNSEEN = "--seed 16-20 26-30"  # on which no recipe was chosen
 TWO_CORES = "--jobs 2 --threads 1"
 
 
@@ -161,6 +161,7 @@ PROFILES: dict[str, list[Sweep]] = {
             "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
+        Sweep("fast_gamma35", "FactorVAE, fast", f"{FAST} --gamma 35 --seed 16-17"),
         Sweep(
             "turned",
             "FactorVAE, turned, the seeds it was chosen on",

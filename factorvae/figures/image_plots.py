@@ -25,16 +25,7 @@ from factorvae.figures.latents import (
     label_latent,
     latent_order,
 )
-from factorvae.figures.style import (
-    FAINT,
-    HEADER,
-    INK,
-    MARGIN,
-    FigureLayout,
-    chunks,
-    signed,
-    styled,
-)
+from factorvae.figures.style import FAINT, HEADER, INK, MARGIN, FigureLayout, chunks, signed, styled
 
 CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike

@@ -9,10 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from factorvae.figures.latents import (
-    dead_latents,
-    latent_order,
-)
+from factorvae.figures.latents import dead_latents, latent_order
 from factorvae.figures.style import (
     FAINT,
     HEADER,

@@ -26,9 +26,11 @@ from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.datasets import DATASETS, Dataset, FactorSpace
 from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
-from factorvae.evaluation import report, scores
+from factorvae.evaluation import scores
 from factorvae.evaluation.evaluate import find_checkpoints, load_models
+from factorvae.evaluation.outputs import as_dict
 from factorvae.evaluation.scores import METRICS, SCORES
+from factorvae.evaluation.tables import text_table
 from factorvae.evaluation.trial import Result
 from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
@@ -270,9 +272,9 @@ def test_only_the_factors_asked_for_are_scored(monkeypatch, sprites, capsys):
     assert information.shape == (5, 2) and information.argmax(axis=0).tolist() == [4, 3]
     assert np.shape(model.details["sap"]["scores"]) == (5, 2)
     config = EvaluateConfig(factors=("posY", "posX"))
-    assert report.as_dict(model, config)["data"]["factor_names"] == ["posY", "posX"]
-    assert report.as_dict(model, config)["data"]["factor_sizes"] == [2, 2]
-    assert "factors scored: posY, posX; the others vary" in report.text_table([model], config)
+    assert as_dict(model, config)["data"]["factor_names"] == ["posY", "posX"]
+    assert as_dict(model, config)["data"]["factor_sizes"] == [2, 2]
+    assert "factors scored: posY, posX; the others vary" in text_table([model], config)
     everything = scores_of(monkeypatch, vae, **settings).scores
     assert everything["factor_vae_score"] < 0.7 and everything["mig"] < 0.5
 
@@ -655,7 +657,7 @@ def test_a_full_disk_loses_no_table(tmp_path, monkeypatch, capsys):
     def full(path, text):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(report, "write_text", full)
+    monkeypatch.setattr("factorvae.evaluation.outputs.write_text", full)
     assert run("--model_path", path, *MIG) == 2
     out, err = capsys.readouterr()
     assert re.search(r"^MIG  ", out, re.M)
