@@ -159,6 +159,19 @@ def test_the_readme_tells_the_numbers_of_these_rows():
         assert cells[1:] == [cell(group, name) for name in names]
 
 
+def test_the_readme_tells_how_far_the_long_runs_have_come():
+    names = {"factor_vae_score_paper": 3, "mig": 3, "recon_loss": 1}
+    text = (ROOT / "README.md").read_text()
+    rows = [row for row in rows_of("results_on_the_way.csv") if row["profile"] == "long"]
+    for sweep, model in (("factorvae", "FactorVAE"), ("betavae", "beta-VAE")):
+        told = [
+            ", ".join(f"{float(row[name]):.{n}f}".removeprefix("0") for name, n in names.items())
+            for row in sorted(rows, key=lambda row: int(row["steps"]))
+            if row["sweep"] == sweep
+        ]
+        assert len(told) >= 3 and f"| {model} | {' | '.join(told)} |" in text
+
+
 def test_the_recipe_page_tells_the_numbers_of_these_rows():
     text = (DOCS / "recipe.md").read_text()
     names = ("factor_vae_score", "mig", "D_gbt", "D_lasso", "recon_loss")
