@@ -282,10 +282,20 @@ class TrainConfig(Config):
         64, "optimisation", "images in each of a step's two batches", minimum=1
     )
     num_epochs: int = option(
-        50, "optimisation", "passes over as many images as the data has", minimum=1, resume="free"
+        50,
+        "optimisation",
+        "passes over as many images as the data has",
+        minimum=1,
+        maximum=MOST_STEPS,
+        resume="free",
     )
     max_steps: int | None = option(
-        None, "optimisation", "end earlier, after this many steps", minimum=1, resume="free"
+        None,
+        "optimisation",
+        "end earlier, after this many steps",
+        minimum=1,
+        maximum=MOST_STEPS,
+        resume="free",
     )
     lr: float = option(1e-4, "optimisation", "learning rate of the VAE", above=0)
     lr_disc: float = option(1e-4, "optimisation", "learning rate of the discriminator", above=0)
@@ -440,7 +450,11 @@ class EvaluateConfig(Config):
         "gbt", "metrics", "of DCI", choices=("gbt", "gbt_sklearn", "forest", "lasso")
     )
     repeats: int = option(
-        1, "metrics", "samples, whose spread gives scores but UDR a standard error", minimum=1
+        1,
+        "metrics",
+        "samples, whose spread gives scores but UDR a standard error",
+        minimum=1,
+        maximum=1000,
     )
     seed: int = seed_option("metrics", "of the points, votes and trees")
 

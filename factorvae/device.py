@@ -161,6 +161,9 @@ def in_threads(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except KeyboardInterrupt:
+        print("what is at work ends first; once more ends at once", file=sys.stderr, flush=True)
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
 

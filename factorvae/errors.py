@@ -1,6 +1,7 @@
 """How a user's mistake is told: one clear line and exit code 2, never a traceback."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -44,6 +45,7 @@ def _ends(text: str, most: int) -> str:
 
 def run_script(main: Callable[[], int | None]) -> int:
     """Call a script's `main`; 2 and one line on stderr for a UserError."""
+    _make_writable()
     try:
         code = main() or 0
         sys.stdout.flush()  # now: what cannot be written at exit is a traceback
@@ -68,6 +70,16 @@ def run_script(main: Callable[[], int | None]) -> int:
         told = printable(str(error).partition("\n")[0])
         _tell(f"error: out of memory: {told}" if told else "error: out of memory")
         return 2
+
+
+def _make_writable() -> None:
+    """Where a stream is closed, what goes there is dropped; what it cannot encode is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -43,6 +43,7 @@ SHOWN = {  # while training
 }
 DISCRIMINATOR_COLUMNS = ("tc", "disc_loss", "disc_accuracy")
 PENALTY_COLUMNS = ("penalty",)
+LARGEST = 1e100  # of a figure, which no float32 reaches
 
 
 def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
@@ -160,10 +161,14 @@ def _is_figure(cell: str) -> bool:
 
 
 def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a run's stats.csv, [num_rows] float64 each; what is empty is nan."""
+    """The columns of a run's stats.csv, [num_rows] float64 each.
+
+    What is empty is nan, and so is what no training writes: it stops before.
+    """
     rows = list(_whole_rows(Path(run_dir) / STATS_NAME))
     names = rows[0] if rows else ["step"]
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    log = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    return {name: np.where(np.abs(one) < LARGEST, one, np.nan) for name, one in log.items()}
 
 
 def log_until(run_dir: Path, step: int) -> dict[str, np.ndarray] | None:

@@ -4,6 +4,7 @@ import copy
 import os
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -200,17 +201,17 @@ def test_another_set_is_prepared_for_the_models_shape(tmp_path):
     images = {f"{n}.png": encoded(image) for n, image in enumerate(pictures(4, 48, 40))}
     write_tree(tmp_path / "one", images)
     write_tree(tmp_path / "other", images)
+    np.savez(tmp_path / "own.npz", images=pictures(4, 48, 48))
     options = {"image_size": 32, "grayscale": True, "crop": 8, "split": None}
     made = {
         "config": {"dataset": f"folder:{tmp_path}/one", "data_dir": str(tmp_path)},
         "dataset": {"options": options, "image_shape": [1, 32, 32]},
     }
-    whole, cut = (
-        checkpoint.restore_dataset(made, name).batch([0])
-        for name in (f"folder:{tmp_path}/other", None)
-    )
-    assert whole.shape == cut.shape == (1, 1, 32, 32)
-    assert whole.std() > 2 * cut.std()  # --crop is of the set that it was given for
+    names = (None, f"folder:{tmp_path}/other", f"npz:{tmp_path}/own.npz")
+    own, alike, unlike = (checkpoint.restore_dataset(made, name).batch([0]) for name in names)
+    assert own.shape == unlike.shape == (1, 1, 32, 32)
+    assert torch.equal(own, alike)
+    assert unlike.std() > 2 * own.std()  # --crop is of data of its kind
     with pytest.raises(UserError, match="unknown dataset 'mnist'"):
         checkpoint.restore_dataset(made, "mnist")
 

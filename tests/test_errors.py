@@ -1,12 +1,19 @@
 """How a user's mistake is told."""
 
 import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from factorvae import errors
 from factorvae.errors import UserError, printable, run_script
+
+ROOT = Path(errors.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,26 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_two(capsys):
 
     assert run_script(main) == 2
     assert capsys.readouterr() == ("", "error: no folder \\x1b[31m\\nred\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_end_no_script(closed):
+    script = """import sys
+from factorvae.errors import run_script
+def main():
+    print("told"); print("told", file=sys.stderr)
+    return 3
+sys.exit(run_script(main))"""
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(script)} {closed}"
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True).returncode == 3
+
+
+def test_what_a_stream_cannot_encode_is_escaped():
+    script = "from factorvae.errors import run_script; run_script(lambda: print('a \u00b1 b'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a \\xb1 b\n", "")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 import train
 from benchmarks.results import running, sweeps
 from benchmarks.results.__main__ import main
-from benchmarks.results.carrying import PART_BYTES, carry_to
+from benchmarks.results.carrying import PART_BYTES, carry_from, carry_to
 from benchmarks.results.pages import curves_of, markdown
 from benchmarks.results.rows import cell, compared, curve_rows, groups_of
 from benchmarks.results.running import ESTIMATORS, ROOT, Budget, metrics_file
@@ -24,6 +24,7 @@ from benchmarks.results.sweeps import Sweep, runs_of, spelled_flags
 from factorvae.checkpoint import export_weights, load_checkpoint, load_model
 from factorvae.config import TrainConfig, parse_sweep
 from factorvae.datasets.table import as_dataset
+from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.run_log import RunLog, columns
 from factorvae.training.trainer import Trainer
@@ -246,6 +247,23 @@ def tiny(tmp_path, monkeypatch):
 
     flags = f"--dataset npz:{tmp_path / 'own.npz'} --disc_width 8 --batch_size 8 --gamma 6.4"
     return SimpleNamespace(flags=f"{flags} --jobs 1 --threads 1", run_in=run_in)
+
+
+def test_what_is_carried_replaces_no_file_of_others(laptop):
+    parts, options = laptop / "parts", argparse.Namespace(output_dir=laptop / "runs")
+    parts.mkdir()
+    foreign = ("model.ckpt.index", "finished-all.zip", "notes.txt")
+    for name in (*foreign, "finished-7.zip"):  # the last one of an earlier call
+        (parts / name).write_text(name)
+    carry_to(parts, options)
+    assert {path.name for path in parts.iterdir()} == {*foreign, "finished-0.zip"}
+    there = argparse.Namespace(output_dir=laptop / "there")
+    carry_from(parts, there)
+    runs = {path.parent.name for path in (laptop / "there").rglob(CHECKPOINT_NAME)}
+    assert runs == {f"dsprites_beta1_gamma6.4_seed{seed}" for seed in (0, 1)}
+    (parts / "finished-0.zip").write_text("torn")
+    with pytest.raises(UserError, match="finished-0.zip is damaged"):
+        carry_from(parts, there)
 
 
 @pytest.mark.slow

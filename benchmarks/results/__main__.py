@@ -19,6 +19,7 @@ checkpoint of a run under way (weights and moments of the VAE and the discrimina
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from benchmarks.results.running import ROOT, Budget, evaluate, steps_done, train
 from benchmarks.results.shipping import ship
 from benchmarks.results.sweeps import length_of, runs_of
 from factorvae.checkpoint import PRETRAINED
+from factorvae.config import Parser
+from factorvae.errors import UserError, run_script
 
 
 def work(options: argparse.Namespace, budget: Budget) -> None:
@@ -46,9 +49,7 @@ def work(options: argparse.Namespace, budget: Budget) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.results", description=__doc__.partition("\n")[0]
-    )
+    parser = Parser("python -m benchmarks.results", description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", choices=sweeps.PROFILES, required=True)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/results"))
     parser.add_argument("--minutes", type=float, help="end before so many have passed")
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--draw", action="store_true", help="only write down what is done")
     options = parser.parse_args(argv)
+    if options.minutes is not None and not options.minutes > 0:
+        raise UserError(f"--minutes must be greater than 0, not {options.minutes}")
     options.output_dir = options.output_dir.resolve()
     budget = (
         Budget() if options.minutes is None else Budget(time.monotonic() + options.minutes * 60)
@@ -73,4 +76,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -2,24 +2,35 @@
 
 import argparse
 import io
+import re
 import zipfile
 from pathlib import Path
 
 from benchmarks.results.running import COMMITS_NAME
 from benchmarks.results.sweeps import all_sweeps, length_of, runs_of
 from factorvae.checkpoint import export_weights, load_checkpoint
+from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME, whole_file
 
 PART_BYTES = 16 << 20
 
 
 def carry_to(folder: Path, options: argparse.Namespace) -> None:
-    """Put what was made into `folder`, in files of at most PART_BYTES."""
+    """Put what was made into `folder`, in files of at most PART_BYTES.
+
+    Each is written whole, and those of an earlier call that are no more go afterwards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("finished-*.zip"), *folder.glob("*.ckpt.*")]:
-        old.unlink()
-    archive, number = None, 0
-    base = options.output_dir
+    written = set()
+
+    def put(name: str, data: bytes) -> None:
+        with whole_file(folder / name) as file:
+            file.write(data)
+        written.add(name)
+
+    base, number = options.output_dir, 0
+    together: dict[Path, bytes] = {}  # of the next archive of finished runs
+    size = 0
     runs = [
         (run, length_of(sweep))
         for profile, sweep in all_sweeps()
@@ -30,44 +41,57 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
         if not path.exists():
             continue
         checkpoint = load_checkpoint(path)
+        parts = [*run.iterdir(), *run.parent.glob(COMMITS_NAME)]
+        files = {part.relative_to(base): part.read_bytes() for part in parts}
         if checkpoint["step"] < length:
-            parts = [*run.iterdir(), *run.parent.glob(COMMITS_NAME)]
-            bundle = zipped({p.relative_to(base): p.read_bytes() for p in parts})
+            bundle = zipped(files)
             name = "__".join(run.relative_to(base).parts)
             for part, start in enumerate(range(0, len(bundle), PART_BYTES)):
-                (folder / f"{name}.ckpt.{part}").write_bytes(bundle[start : start + PART_BYTES])
+                put(f"{name}.ckpt.{part}", bundle[start : start + PART_BYTES])
             continue
-        parts = [p for p in (*run.iterdir(), *run.parent.glob(COMMITS_NAME)) if p != path]
-        files = {p.relative_to(base): p.read_bytes() for p in parts}
         files[path.relative_to(base)] = export_weights(checkpoint)
-        bundle = zipped(files)
-        if archive is None or archive.stat().st_size + len(bundle) > PART_BYTES:
-            archive = folder / f"finished-{number}.zip"
-            number += 1
-        with zipfile.ZipFile(archive, "a") as all_of_them:
-            there = {*all_of_them.namelist()}  # a sweep's commits, with an earlier run of it
-            for name, data in files.items():
-                if str(name) not in there:
-                    all_of_them.writestr(str(name), data)
+        added = len(zipped(files))
+        if size + added > PART_BYTES and together:
+            put(f"finished-{number}.zip", zipped(together))
+            together, size, number = {}, 0, number + 1
+        together |= files
+        size += added
+    if together:
+        put(f"finished-{number}.zip", zipped(together))
+    for name in carried(folder) - written:
+        (folder / name).unlink()
 
 
 def carry_from(folder: Path, options: argparse.Namespace) -> None:
-    """Take from `folder` the runs that OUTPUT_DIR lacks."""
-    bundles = {path.name: path.read_bytes() for path in sorted(folder.glob("finished-*.zip"))}
-    for path in sorted(folder.glob("*.ckpt.0")):
-        stem = path.name.removesuffix(".0")
-        parts = sorted(folder.glob(f"{stem}.*"), key=lambda part: int(part.suffix[1:]))
-        bundles[stem] = b"".join(part.read_bytes() for part in parts)
-    for bundle in bundles.values():
-        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            for name in archive.namelist():
-                target = options.output_dir / name
-                if not target.resolve().is_relative_to(options.output_dir.resolve()):
-                    raise SystemExit(f"{folder}: {name} leads out of the folder")
-                if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with whole_file(target) as file:
-                        file.write(archive.read(name))
+    """Take from `folder` the runs that OUTPUT_DIR lacks; UserError for a damaged file."""
+    bundles: dict[str, bytes] = {}
+    for name in sorted(carried(folder), key=lambda name: (len(name), name)):  # part 10 after 9
+        bundle = name if name.endswith(".zip") else name.rpartition(".")[0]
+        bundles[bundle] = bundles.get(bundle, b"") + (folder / name).read_bytes()
+    for name, data in bundles.items():
+        try:
+            _take(io.BytesIO(data), options.output_dir)
+        except (zipfile.BadZipFile, UserError) as error:
+            raise UserError(f"{folder / name} is damaged: {error}") from error
+
+
+def _take(bundle: io.BytesIO, output_dir: Path) -> None:
+    """Unpack what is not there; UserError for a name that leads out of the folder."""
+    with zipfile.ZipFile(bundle) as archive:
+        for name in archive.namelist():
+            target = output_dir / name
+            if not target.resolve().is_relative_to(output_dir.resolve()):
+                raise UserError(f"{name} leads out of the folder")
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(target) as file:
+                    file.write(archive.read(name))
+
+
+def carried(folder: Path) -> set[str]:
+    """The names of the files there that `carry_to` wrote: PROFILE__SWEEP__RUN.ckpt.N, and zips."""
+    own = r"finished-\d+\.zip|[^.].*__.+__.+\.ckpt\.\d+"
+    return {path.name for path in folder.iterdir() if re.fullmatch(own, path.name)}
 
 
 def zipped(files: dict[Path, bytes]) -> bytes:

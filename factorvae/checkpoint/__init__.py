@@ -7,6 +7,7 @@ methods without one), the optimisers' states, and what resuming needs besides.
 
 import hashlib
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -103,6 +104,22 @@ def resolve_checkpoint(path: str | Path) -> Path:
     return file
 
 
+def checkpoints_below(folder: str | Path) -> list[Path]:
+    """The checkpoints of all runs at any depth, in order, also where links to folders lead."""
+    found, seen = [], set()
+    for here, folders, _ in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # a link led here before, or leads to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        path = Path(here) / CHECKPOINT_NAME
+        if path.is_file():
+            found.append(path)
+    return sorted(found)
+
+
 def default_checkpoint(runs_dir: str | Path = RUNS) -> tuple[Path, str]:
     """The checkpoint last written anywhere under `runs_dir`, or else the model that ships.
 
@@ -112,7 +129,7 @@ def default_checkpoint(runs_dir: str | Path = RUNS) -> tuple[Path, str]:
     Raises:
         UserError: there is neither.
     """
-    found = list(Path(runs_dir).glob(f"**/{CHECKPOINT_NAME}"))
+    found = checkpoints_below(runs_dir)
     if found:
         newest = max(found, key=lambda path: path.stat().st_mtime)
         return newest, f"the newest under {runs_dir}/"
@@ -197,7 +214,7 @@ def describe_dataset(dataset: Dataset, options: dict[str, object]) -> dict[str, 
     }
 
 
-SHAPING = ("image_size", "grayscale")
+SHAPING = ("image_size", "grayscale")  # options that make images of a model's shape
 
 
 def restore_dataset(
@@ -213,9 +230,11 @@ def restore_dataset(
     known, trained = checkpoint["dataset"], checkpoint["config"]
     same = name is None or name == trained["dataset"]
     options = known.get("options", {})
-    if not same:  # of another set, those that make images of the model's shape
-        taken = {*SHAPING} & {*options} & {*options_of(name)}
-        options = {option: options[option] for option in taken}
+    if not same:  # of another set, what makes images as the model knows them
+        alike = name.partition(":")[0] == trained["dataset"].partition(":")[0]  # two folders, say
+        kept = (*SHAPING, "crop") if alike else SHAPING
+        takes = {*options} & {*options_of(name)}
+        options = {option: options[option] for option in kept if option in takes}
     if data_dir is None:
         # a file from elsewhere must not have folders made at a path that it names
         there = Path(trained["data_dir"]).is_dir()

@@ -12,6 +12,7 @@ checked again when found in another.
 
 import contextlib
 import functools
+import glob
 import hashlib
 import json
 import math
@@ -203,6 +204,6 @@ def _passed_on(blocks: Iterable[np.ndarray]) -> Generator[np.ndarray, None, None
 
 def _remove_abandoned(path: Path) -> None:
     """Delete what killed processes left: partial files that nobody has written to for an hour."""
-    for partial in path.parent.glob(f"{path.name}.*.partial"):
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_SECONDS:
             partial.unlink(missing_ok=True)

@@ -107,7 +107,8 @@ def _files_below(
                 if entry.is_dir():
                     yield from _files_below(entry.path, f"{prefix}{entry.name}/", (*above, here))
                 elif entry.name.lower().endswith(SUFFIXES):
-                    status = entry.stat()
+                    # a link that leads nowhere is listed, and is a bad image when it is read
+                    status = entry.stat(follow_symlinks=os.path.exists(entry.path))
                     yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
     except OSError as error:
         raise UserError(f"cannot list {error.filename or folder}: {error.strerror}") from error

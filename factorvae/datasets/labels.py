@@ -11,7 +11,10 @@ from factorvae.datasets.factors import FactorSpace
 from factorvae.datasets.table import Dataset, Pixels
 from factorvae.errors import UserError, printable
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# those that are not finite, too, which are told of as such and are no words
+NUMBER = re.compile(
+    r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE
+)
 
 
 def with_labels(
@@ -52,12 +55,6 @@ def with_labels(
         indices.append(index)
     sizes = tuple(map(len, values))
     factors = np.column_stack(indices)  # int64 [N, F]
-    if math.prod(sizes) == len(factors):
-        space = FactorSpace(tuple(names), sizes, tuple(map(tuple, values)))
-        index = space.index_of(factors)
-        order = np.argsort(index)
-        if np.array_equal(index[order], np.arange(len(space))):
-            return Dataset(name, source, Pixels(pixels, order), space, value_words=words)
     for factor, size in zip(names, sizes, strict=True):
         if 2 * size > len(factors):
             print(
@@ -67,4 +64,10 @@ def with_labels(
                 ),
                 file=sys.stderr,
             )
+    if math.prod(sizes) == len(factors):
+        space = FactorSpace(tuple(names), sizes, tuple(map(tuple, values)))
+        index = space.index_of(factors)
+        order = np.argsort(index)
+        if np.array_equal(index[order], np.arange(len(space))):
+            return Dataset(name, source, Pixels(pixels, order), space, value_words=words)
     return Dataset(name, source, Pixels(pixels), None, factors, tuple(names), sizes, words)

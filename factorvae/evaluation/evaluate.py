@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from factorvae.checkpoint import (
+    checkpoints_below,
     default_checkpoint,
     load_checkpoint,
     resolve_checkpoint,
@@ -73,7 +74,7 @@ def _checkpoints_in(path: Path) -> list[Path]:
         return [path] if path.is_file() else []
     if (path / CHECKPOINT_NAME).is_file():
         return [path / CHECKPOINT_NAME]
-    return sorted(path.rglob(CHECKPOINT_NAME)) or sorted(path.glob("*.pt"))
+    return checkpoints_below(path) or sorted(path.glob("*.pt"))
 
 
 @dataclass

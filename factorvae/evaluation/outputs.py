@@ -56,8 +56,12 @@ class Outputs:
             for model in models
         }
         self._check_apart()
-        for path in self.paths.values():
-            _try_to_write(path, "" if config.output else "; name another file by --output")
+        if len(models) == 1 or config.csv is None:  # several in a folder of others have a table
+            advice = "; --csv has a table of them elsewhere"
+            if len(models) == 1:
+                advice = "" if config.output else "; name another file by --output"
+            for path in self.paths.values():
+                _try_to_write(path, advice)
         if config.csv is not None:
             _try_to_write(Path(config.csv))
         self._check_replaced()
@@ -263,8 +267,6 @@ def with_earlier(content: dict, path: Path) -> dict:
     file of anything else is left out whole, with a line, and so is one that is damaged.
     """
     asked = content["settings"]["metrics"]
-    if asked is None:
-        return content
     try:
         earlier = read_results(path)
     except (UserError, OSError):
@@ -275,6 +277,8 @@ def with_earlier(content: dict, path: Path) -> dict:
     if _weights_and_points(earlier) != _weights_and_points(content):
         told = "had scores of other weights, data or points, which are gone"
         _tell(f"{path} {told}; --output NAME keeps such apart")
+        return content
+    if asked is None:
         return content
     kept = {n: s for n, s in earlier["scores"].items() if s["measure"] not in asked}
     measures = {score["measure"] for score in kept.values()}

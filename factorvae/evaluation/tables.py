@@ -125,7 +125,7 @@ def markdown_table(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> 
     ]
     for group in groups:
         cells = _cells_of_group(group, " ± ")
-        shown = [setting_value(group[0].setting[key]) for key in settings]
+        shown = [setting_value(group[0].setting[key]).replace("|", "\\|") for key in settings]
         row = [*shown, str(len(group)), *(cells(score) for score in scores)]
         lines.append("| " + " | ".join(row) + " |")
     spread = ""

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Iterator
 
@@ -264,6 +265,7 @@ def train_one(run: Run, device: torch.device) -> int:
             pass
         if run.state == "stopped":
             return 128 + stop.signal
-        bar.say(f"next: python evaluate.py --model_path {run.folder / CHECKPOINT_NAME}")
-        bar.say(f"      python visualize.py --model_path {run.folder / CHECKPOINT_NAME}")
+        path = shlex.quote(str(run.folder / CHECKPOINT_NAME))
+        bar.say(f"next: python evaluate.py --model_path {path}")
+        bar.say(f"      python visualize.py --model_path {path}")
     return 0

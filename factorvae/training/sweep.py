@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import shlex
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -121,7 +122,8 @@ def _train_sweep(
     summaries = record.write()
     if world.rank == 0:
         print(sweep_table(summaries))
-        print(f"next: python evaluate.py --model_path {folder}")
+        if any(summary["state"] == "finished" for summary in summaries):
+            print(f"next: python evaluate.py --model_path {shlex.quote(str(folder))}")
     states = {summary["state"] for summary in summaries}
     if states & {"new", "stopped"}:  # also where one process alone was told to stop
         if world.rank == 0:

@@ -319,12 +319,22 @@ class Trainer:
             raise UserError(f"{term} is not finite at step {step}. {_WHAT_TO_TRY}")
 
     def check_weights(self) -> None:
-        """Raise UserError where a weight is not finite, as the next step's figures would tell."""
-        for name, network in (("VAE", self.vae), ("discriminator", self.discriminator)):
-            if network and not all(bool(p.isfinite().all()) for p in network.parameters()):
-                raise UserError(
-                    f"the {name} is not finite after step {self.steps_done}. {_WHAT_TO_TRY}"
-                )
+        """Raise UserError where a weight is not finite, or what Adam keeps of it.
+
+        Of a weight the next step's figures would tell; squares of gradients overflow long before.
+        """
+        parts = [("VAE", self.vae, self.vae_optimizer)]
+        if self.discriminator:
+            parts.append(("discriminator", self.discriminator, self.disc_optimizer))
+        for name, network, optimizer in parts:
+            moments = [moment for kept in optimizer.state.values() for moment in kept.values()]
+            for what, tensors in (("", network.parameters()), ("Adam's moments of ", moments)):
+                if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                    verb = "are" if what else "is"
+                    raise UserError(
+                        f"{what}the {name} {verb} not finite after step {self.steps_done}. "
+                        f"{_WHAT_TO_TRY}"
+                    )
 
     def state_dict(self) -> dict[str, object]:
         """Everything of a checkpoint but what `fit`'s caller knows: tensors and plain values."""
@@ -385,6 +395,6 @@ def _load_moments(optimizer: Adam, state: dict) -> None:
 
 
 _WHAT_TO_TRY = (
-    "No checkpoint was written of it, and an earlier one is as it was. Try a smaller "
+    "No checkpoint was written of it; one of an earlier step, if any, is as it was. Try a smaller "
     "--lr, --lr_disc, --beta or --gamma, or --precision fp32, with --overwrite"
 )

@@ -160,6 +160,8 @@ def test_a_bad_image_ends_each_script_in_one_line_or_is_skipped(tmp_path, monkey
     assert not (tmp_path / "run").exists() and not list(tmp_path.rglob("*.table"))
 
     assert "folder:mine: 39 images" in run(train, f"{flags} --skip_bad_images")
+    (tmp_path / "mine" / "broken.png").symlink_to("nowhere.png")
+    assert "folder:mine: 39 images" in run(train, f"{flags} --skip_bad_images --overwrite")
     run(visualize, "--model_path run --num_images 1 --threads 1")  # skips as training did
     points = "--metrics losses --num_batches 1 --threads 1"
     run(evaluate, f"--model_path run {points}")

@@ -91,7 +91,7 @@ def test_factors_that_would_make_a_grid_without_end_are_a_table(tmp_path):
     [
         (["b", "a", "b", "c"], [1, 0, 1, 2]),
         (["10", "9", "1e1", "-.5"], [2, 1, 2, 0]),  # numbers, all of them
-        (["10", "9", "nan", "10"], [0, 1, 2, 0]),  # words
+        (["10", "9", "nano", "10"], [0, 1, 2, 0]),  # words
         ([True, False, False, True], [1, 0, 0, 1]),
     ],
 )
@@ -100,7 +100,7 @@ def test_values_become_indices(tmp_path, column, indices):
     factors = np.array([column, column]).T
     ds = load(write_npz(tmp_path, images=images, factors=factors))
     assert ds.factors.T.tolist() == [indices, indices]
-    words = tuple(sorted(set(column))) if {"b", "nan"} & {*map(str, column)} else None
+    words = tuple(sorted(set(column))) if {"b", "nano"} & {*map(str, column)} else None
     assert ds.value_words.get("hue") == words
 
 
@@ -110,6 +110,8 @@ def test_a_factor_that_is_no_class_is_told(tmp_path, capsys):
     load(path)
     told = capsys.readouterr().err
     assert f"{path}: tilt takes 12 values in 12 images" in told and "hue" not in told
+    load(write_npz(tmp_path, factors=factors[:, 1:], factor_names=["tilt"]))  # a grid by itself
+    assert f"{path}: tilt takes 12 values in 12 images" in capsys.readouterr().err
 
 
 def test_arrays_without_factors(tmp_path):
@@ -274,6 +276,9 @@ def test_numbers_must_be_finite(tmp_path):
     factors[7, 1] = np.nan
     with pytest.raises(UserError, match="tilt of image 7 is nan: expected finite numbers"):
         load(write_npz(tmp_path, factors=factors))
+    for told in ("nan", "-Inf"):  # among numbers it is no word
+        with pytest.raises(UserError, match="size of image 2 is .*: expected finite numbers"):
+            load(write_folder(tmp_path, LABELS.replace("2.png,ball,2.5", f"2.png,ball,{told}")))
 
 
 # Folders

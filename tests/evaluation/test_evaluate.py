@@ -174,6 +174,14 @@ def measured_once(tmp_path):
     return path, path.with_name("metrics.json")
 
 
+def test_full_scores_that_fewer_points_replace_are_told(measured_once, capsys):
+    path, scores = measured_once
+    assert run("--model_path", path, *FEW) == 0  # of the same points: nothing is gone
+    assert "are gone" not in capsys.readouterr().err
+    assert run("--model_path", path, *FEW, "--num_batches", 1) == 0
+    assert f"{scores} had scores of other weights, data or points" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -546,6 +554,17 @@ def test_markdown_tells_rendered_from_official(sweep, capsys):
     assert "| dsprites, rendered |" in out and "| dsprites, official |" in out
 
 
+def test_a_name_with_a_bar_leaves_a_markdown_table_whole(tmp_path, capsys, monkeypatch, sprites):
+    odd = dataclasses.replace(sprites, name="we|ird")
+    monkeypatch.setitem(DATASETS, "plain", lambda data_dir: odd)
+    write_checkpoint(tmp_path / "a")
+    write_checkpoint(tmp_path / "b", dataset="plain")
+    assert run("--model_path", "a", "b", "--markdown", *MIG) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert any("we\\|ird" in row for row in rows)
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
 @pytest.mark.parametrize(
     ("names", "found"),
     [
@@ -560,6 +579,19 @@ def test_markdown_tells_rendered_from_official(sweep, capsys):
 @pytest.mark.usefixtures("sweep")
 def test_which_checkpoints_are_meant(names, found):
     assert [path.parent.name for path in find_checkpoints(names)] == found
+
+
+def test_links_to_folders_are_followed_and_each_run_is_found_once(sweep, tmp_path):
+    (tmp_path / "disk").mkdir()
+    shutil.move(sweep / "a1", tmp_path / "disk" / "a1")
+    (sweep / "a1").symlink_to(tmp_path / "disk" / "a1")
+    (sweep / "again").symlink_to(sweep / "a0")
+    (sweep / "a2" / "above").symlink_to(sweep)
+    found = [str(path.relative_to(sweep)) for path in find_checkpoints([str(sweep)])]
+    assert found == [f"{name}/ckpt.pt" for name in ("a0", "a1", "a2", "b")]
+    later = write_checkpoint(tmp_path / "disk" / "later")
+    (sweep / "later").symlink_to(later.parent)
+    assert find_checkpoints(None) == [Path("runs/later/ckpt.pt")]
 
 
 def test_the_newest_is_meant_by_default(sweep):
@@ -648,6 +680,20 @@ def test_an_empty_file_stays_where_another_flag_is_wrong(tmp_path):
     argv = ("--output", "kept.json", "--csv", "missing/all.csv")
     assert run("--model_path", "model", *argv) == 2
     assert Path("kept.json").exists()
+
+
+def test_runs_in_a_folder_of_others_are_measured_into_a_table(tmp_path, capsys):
+    for name in ("one", "other"):
+        path = write_checkpoint(tmp_path / "theirs" / name, seed=len(name))
+    path.with_name("metrics.json").mkdir()  # as if nothing could be written there
+    assert run("--model_path", "theirs", *MIG) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("; --csv has a table of them elsewhere\n") and "--output" not in err
+    assert run("--model_path", "theirs", *MIG, "--csv", "mine.csv") == 2
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("error: the results are printed, but")
+    )
+    assert len(Path("mine.csv").read_text().splitlines()) == 3
 
 
 def test_a_full_disk_loses_no_table(tmp_path, monkeypatch, capsys):

@@ -101,6 +101,8 @@ stray | unrecognized arguments: stray
 --batch_size {LONG} | --batch_size
 --batch_size many | --batch_size & 'many'
 --num_epochs 0 | --num_epochs must be at least 1, not 0
+--num_epochs 99999999999999999999 | --num_epochs must be at most 9007199254740992
+--max_steps 99999999999999999999 | --max_steps must be at most 9007199254740992
 --num_epochs 0.5 | --num_epochs & '0.5'
 --max_steps 0 | --max_steps must be at least 1, not 0
 --max_steps -1 | --max_steps must be at least 1, not -1
@@ -238,6 +240,7 @@ stray | unrecognized arguments: stray
 --protocol mine | --protocol must be one of dlib, paper, not mine
 --dci_estimator tree | --dci_estimator must be one of gbt
 --repeats 0 | --repeats must be at least 1, not 0
+--repeats 1000000000 | --repeats must be at most 1000
 --repeats 1.5 | --repeats & '1.5'
 --seed -1 | --seed must be at least 0, not -1
 --seed 0 1 | unrecognized arguments: 1

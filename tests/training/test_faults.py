@@ -48,6 +48,12 @@ def test_a_damaged_log_has_no_rows_where_it_is_damaged(tmp_path, damage, kept):
     assert read_log(tmp_path)["step"].tolist() == [*kept, 20]
 
 
+@pytest.mark.parametrize("absurd", ["inf", "-inf", "1e308", "-1e101"])
+def test_figures_that_no_training_writes_are_nan(tmp_path, absurd):
+    (tmp_path / STATS_NAME).write_text(f"{HEADER}\n{ROW.replace('0.5', absurd, 1)}\n{ROW}\n")
+    assert np.array_equal(read_log(tmp_path)["recon"], [np.nan, 0.5], equal_nan=True)
+
+
 def test_an_unclosed_quote_costs_its_own_row_only(tmp_path):
     torn = ROW.replace("0.5", '"0.5', 1)
     (tmp_path / STATS_NAME).write_text("\n".join([HEADER, ROW, torn, "20" + ROW[2:], ""]))

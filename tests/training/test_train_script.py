@@ -57,6 +57,13 @@ def test_no_file_is_replaced_that_is_of_no_run(run_train, run_dir, name, content
     assert (run_dir / name).read_text() == content
 
 
+def test_the_commands_that_come_next_can_be_pasted(run_train, tmp_path):
+    folder = tmp_path / "a $b"
+    out = run_train("--output_dir", folder, "--max_steps", 1)[1]
+    assert f"next: python evaluate.py --model_path '{folder}/ckpt.pt'\n" in out
+    assert f"      python visualize.py --model_path '{folder}/ckpt.pt'\n" in out
+
+
 def test_files_of_a_run_without_a_checkpoint_are_replaced(run_train, run_dir):
     flags = ("--output_dir", run_dir, "--max_steps", 2)
     assert run_train(*flags)[0] == 0

@@ -272,6 +272,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(sprites, tmp_path):
     assert (tmp_path / CHECKPOINT_NAME).read_bytes() == good
 
 
+@pytest.mark.parametrize("part", ["VAE", "discriminator"])
+def test_moments_that_are_not_finite_are_not_saved(sprites, tmp_path, part):
+    """The square of a gradient overflows where weights and losses do not, and no run resumes it."""
+    train(sprites, tmp_path, SMALL, 4)
+    good = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    trainer = Trainer(SMALL, sprites, CPU)
+    trainer.load_state_dict(checkpoint.load_checkpoint(tmp_path))
+    optimizer = trainer.vae_optimizer if part == "VAE" else trainer.disc_optimizer
+    next(iter(optimizer.state.values()))["exp_avg_sq"][0] = math.inf
+    with (
+        RunLog(tmp_path, columns(10), 4, SMALL.log_every) as log,
+        pytest.raises(UserError, match=f"Adam's moments of the {part} are not finite after step 6"),
+    ):
+        run_fit(trainer, log, tmp_path, 6)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == good
+
+
 def test_weights_that_are_not_finite_are_not_saved(sprites, tmp_path):
     """The figures of a step are those before its update, which may be what fails."""
     train(sprites, tmp_path, SMALL, 4)
