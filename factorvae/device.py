@@ -162,7 +162,7 @@ def in_threads(
         while pending:
             yield pending.popleft().result()
     except KeyboardInterrupt:
-        print("what is at work ends first; once more ends at once", file=sys.stderr, flush=True)
+        print("what is at work ends first", file=sys.stderr, flush=True)
         raise
     finally:
         executor.shutdown(cancel_futures=True)

@@ -141,9 +141,12 @@ def _whole_rows(path: Path, expected: list[str] | None = None) -> Iterator[dict[
 
 
 def is_log(path: Path) -> bool:
-    """Whether a file begins as a run's stats.csv does."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return _is_header(_cells(file.readline(1 << 20)))
+    """Whether a file can be read and begins as a run's stats.csv does."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return _is_header(_cells(file.readline(1 << 20)))
+    except OSError:
+        return False
 
 
 def _is_header(cells: list[str]) -> bool:

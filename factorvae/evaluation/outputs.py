@@ -267,6 +267,8 @@ def with_earlier(content: dict, path: Path) -> dict:
     file of anything else is left out whole, with a line, and so is one that is damaged.
     """
     asked = content["settings"]["metrics"]
+    if not is_replaced(path) or (path.exists() and path.stat().st_size == 0):
+        return content
     try:
         earlier = read_results(path)
     except (UserError, OSError):

@@ -175,7 +175,7 @@ def compare_by_udr(posteriors: list[tuple[np.ndarray, np.ndarray]]) -> list[Resu
     """Of each of several models of one setting, from mu and logvar [N, latent_dim] of each."""
     codes = [mu for mu, _ in posteriors]
     found = udr(codes, [kl_of_points(mu, logvar) for mu, logvar in posteriors])
-    how = f"lasso, median over {len(posteriors) - 1} other models of the setting"
+    how = "lasso, median over the other models of the setting"
     return [
         Result(
             {"udr": float(found["udr"][i])},

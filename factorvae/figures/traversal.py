@@ -147,9 +147,10 @@ def choose_images(dataset: Dataset, num_images: int, seed: int = 0) -> np.ndarra
     factors[:, group] = np.arange(num_images) % space.sizes[group]
     index = space.index_of(factors)
     _, first = np.unique(index, return_index=True)
-    again = np.setdiff1d(np.arange(num_images), first)  # of a small grid, some come twice
-    others = np.setdiff1d(np.arange(len(dataset)), index)
-    index[again] = generator.choice(others, len(again), replace=False)
+    for again in np.setdiff1d(np.arange(num_images), first):  # of a small grid, some come twice
+        others = np.setdiff1d(np.arange(len(dataset)), index)
+        alike = others[space.factors_of(others)[:, group] == factors[again, group]]
+        index[again] = generator.choice(alike if len(alike) else others)
     return index
 
 

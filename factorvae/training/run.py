@@ -57,12 +57,7 @@ class Run:
     def __init__(
         self, config: TrainConfig, dataset: Dataset, world: World = ALONE, soon: bool = True
     ) -> None:
-        if config.batch_size > len(dataset):
-            raise UserError(f"--batch_size {config.batch_size} exceeds the {len(dataset)} images")
-        if config.batch_size % world.size:
-            raise UserError(
-                f"--batch_size {config.batch_size} cannot be split over {world.size} processes"
-            )
+        check_batches(config, len(dataset), world)
         self.config, self.dataset, self.world = config, dataset, world
         self._kept: tuple[object, dict] | None = None  # of that version of the file
         self.folder = run_dir_of(config)
@@ -211,6 +206,16 @@ class Run:
             "error": self.error,
             "figures": {n: float(rows[n][-1]) for n in known if math.isfinite(rows[n][-1])},
         }
+
+
+def check_batches(config: TrainConfig, num_images: int, world: World = ALONE) -> None:
+    """Raise UserError where batches are larger than the data, or not to be split."""
+    if config.batch_size > num_images:
+        raise UserError(f"--batch_size {config.batch_size} exceeds the {num_images} images")
+    if config.batch_size % world.size:
+        raise UserError(
+            f"--batch_size {config.batch_size} cannot be split over {world.size} processes"
+        )
 
 
 def about_device(device: torch.device, precision: str, graphed: bool) -> list[str]:

@@ -96,7 +96,7 @@ def _check_no_others_files(run_dir: Path) -> None:
     for name, is_of_a_run in ((CONFIG_NAME, _is_config), (STATS_NAME, is_log)):
         path = run_dir / name
         if os.path.isfile(path) and path.stat().st_size and not is_of_a_run(path):
-            raise UserError(f"{path} is of no run, which would replace it. {WAYS_OUT}")
+            raise UserError(f"{path} is of no run, which would replace it: --output_dir")
 
 
 def _is_config(path: Path) -> bool:

@@ -28,7 +28,7 @@ from factorvae.files import RUNS, SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
 from factorvae.training.loop import shortfalls
-from factorvae.training.run import Run, about_device, how_to_go_on
+from factorvae.training.run import Run, about_device, check_batches, how_to_go_on
 from factorvae.training.run_folder import make_run_dir, run_name
 from factorvae.training.signals import SIGNALS, StopSignals, end_with_parent
 from factorvae.training.sweep_folder import check_same_sweep, sweep_table, write_sweep
@@ -71,6 +71,7 @@ def train_sweep(
     """
     if not world.alone:
         end_with_parent()  # torchrun's process of this machine
+    check_batches(configs[0], len(dataset))  # before a folder is made
     locks = contextlib.ExitStack()
     with locks:  # by one process for all that share the sweep, on whatever machines
         folder = sweep_dir_of(configs)

@@ -792,7 +792,7 @@ def test_a_file_of_a_models_own_folder_is_kept_whatever_the_models_name(tmp_path
     assert "would replace the scores of flat/one.pt" in capsys.readouterr().err
 
 
-def test_results_may_have_any_name_where_nothing_is_lost(tmp_path):
+def test_results_may_have_any_name_where_nothing_is_lost(tmp_path, capsys):
     path = write_checkpoint(tmp_path / "run")
     Path("empty.json").touch()
     for output, table in (
@@ -804,6 +804,7 @@ def test_results_may_have_any_name_where_nothing_is_lost(tmp_path):
     ):
         assert run("--model_path", path, *MIG, "--output", output, "--csv", table) == 0
     assert "mig" in read_json(Path("empty.json"))["scores"]
+    assert "gone" not in capsys.readouterr().err
 
 
 def test_results_go_to_the_end_of_the_programs_own_output(tmp_path, capfd):

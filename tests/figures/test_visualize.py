@@ -699,7 +699,9 @@ def test_no_image_is_chosen_twice():
 
     few = Few(factor_space=FactorSpace(("shape", "x"), (2, 4)))
     for seed in range(50):
-        assert len(set(choose_images(few, 6, seed).tolist())) == 6
+        index = choose_images(few, 6, seed)
+        assert len(set(index.tolist())) == 6
+        assert few.factor_space.factors_of(index)[:, 0].tolist() == 3 * [0, 1]
     assert sorted(choose_images(few, 8)) == [*range(8)]
 
 

@@ -98,6 +98,12 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
         check_same_sweep(tmp_path, [config])
 
 
+def test_batches_larger_than_the_data_leave_no_folder(sweep):
+    code, _, err = sweep("--seed", "0-1", "--batch_size", 1000)
+    assert code == 2 and "error: --batch_size 1000 exceeds the " in err
+    assert not sweep.folder.exists()
+
+
 def test_what_no_run_comes_to_is_told_once(sweep):
     flags = ("--method", "factorvae", "annealed", "--max_steps", 2, "--jobs", 1)
     code, out, _ = sweep(*flags, "--first_latents", 2)

@@ -52,7 +52,7 @@ def test_no_file_is_replaced_that_is_of_no_run(run_train, run_dir, name, content
     (run_dir / name).write_text(content)
     code, _, err = run_train("--output_dir", run_dir, "--max_steps", 2)
     assert code == 2
-    assert f"error: {run_dir / name} is of no run, which would replace it. " in err
+    assert f"error: {run_dir / name} is of no run, which would replace it: --output_dir\n" in err
     assert [path.name for path in run_dir.iterdir()] == [name]
     assert (run_dir / name).read_text() == content
 
