@@ -93,6 +93,8 @@ def sweep_curves(settings: Mapping[str, Sequence[Log]], *, title: str = "") -> F
                 continue
             deviation = np.nanstd(values[:, several], axis=0, ddof=1)
             bounds = mean[several] - deviation, mean[several] + deviation
+            if column in ("kl", "live"):  # which have no values below 0
+                bounds = np.maximum(bounds, 0)
             axes.fill_between(step[several], *bounds, color=style["color"], alpha=0.2, linewidth=0)
         if column == "recon":
             scale_by_log(axes.yaxis)

@@ -111,6 +111,10 @@ def test_curves_are_means_within_a_deviation_at_the_steps_that_all_runs_have():
     deviation = np.std([40, 60], ddof=1)
     bounds = {round(y, 3) for y in band.get_paths()[0].vertices[:, 1]}
     assert bounds == {round(50 - deviation, 3), round(50 + deviation, 3)}
+    apart = [log_of(50.0), {**log_of(50.0), "kl": np.full(2, 90.0)}]
+    axes = {a.get_label(): a for a in sweep_curves({"far apart": apart}).axes}
+    (band,) = axes["kl"].collections
+    assert band.get_paths()[0].vertices[:, 1].min() == 0  # not below it
     assert axes["live"].lines[0].get_ydata().tolist() == [1, 1]
     assert not axes["tc"].lines  # there is none without a discriminator
 
