@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from factorvae.evaluation.outputs import Outputs
 
     device = choose_device(config.device)
-    models = load_models(find_checkpoints(config.model_path), config)
-    outputs = Outputs(models, config)
+    models, unread = load_models(find_checkpoints(config.model_path), config)
+    outputs = Outputs(models, config, unread)
     for model in evaluate(models, config, device, use_threads(config.threads)):
         outputs.write(model)
     outputs.print_table()

@@ -107,13 +107,19 @@ class EvaluatedModel:
         return self.checkpoint["config"]["seed"]
 
 
-def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[EvaluatedModel]:
+def load_models(
+    paths: Sequence[Path], config: EvaluateConfig
+) -> tuple[list[EvaluatedModel], list[str]]:
     """All checkpoints with their datasets, checked before the first is measured.
 
-    A line on standard error names the runs of a setting that have the same seed.
+    A line on standard error names the runs of a setting that have the same seed, and each model
+    that is left out.
 
-    Raises UserError for a foreign checkpoint, a dataset that does not fit its model, and a metric
-    that was asked for and cannot be had of any.
+    Returns:
+        The models, and of each of several that cannot be loaded, a line that says why.
+
+    Raises UserError where none can be loaded: a foreign checkpoint, a dataset that does not fit its
+    model; and for a metric that was asked for and cannot be had of any.
     """
     check_names(config.metrics)
     asked = config.num_batches * config.batch_size
@@ -121,28 +127,19 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
         raise UserError(
             f"--num_batches times --batch_size must be at least {FEWEST_POINTS} points, not {asked}"
         )
-    datasets: dict[str, Dataset] = {}
-    missing: dict[str, dict[str, str]] = {}  # of each dataset
-    models = []
+    datasets: dict[str, tuple[Dataset, dict[str, str]]] = {}
+    models, unread = [], []
     for path in paths:
-        checkpoint = load_checkpoint(path)
-        for unneeded in ("vae_optimizer", "disc_optimizer"):
-            checkpoint.pop(unneeded, None)
-        known, trained = checkpoint["dataset"], checkpoint["config"]
-        # what `restore_dataset` goes by: runs of one sweep share one table of images
-        key = str([known, trained["dataset"], trained["data_dir"]])
-        if key not in datasets:
-            datasets[key] = restore_dataset(checkpoint, config.dataset, config.data_dir)
-        dataset = datasets[key]
-        if len(dataset) < FEWEST_POINTS:
-            raise UserError(
-                f"{dataset.name} has {len(dataset)} images; {FEWEST_POINTS} are the fewest"
-            )
-        check_factors(config.factors, dataset)
-        if key not in missing:
-            missing[key] = _missing(_lacking_of_data(dataset, config))
-        setting = _setting(checkpoint, dataset)
-        models.append(EvaluatedModel(path, checkpoint, dataset, setting, missing={**missing[key]}))
+        try:
+            models.append(_load_model(path, config, datasets))
+        except UserError as error:
+            if len(paths) == 1:
+                raise
+            unread.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    if not models:
+        raise UserError(unread[0])
+    for line in unread:
+        print(f"left out: {line}", file=sys.stderr)
     for model in models:
         model.missing |= _missing(_lacking(model, models))
     for name in config.metrics or ():
@@ -152,7 +149,37 @@ def load_models(paths: Sequence[Path], config: EvaluateConfig) -> list[Evaluated
     if again:
         paths = ", ".join(str(model.path) for model in again)
         print(f"the same seed more than once in a setting: {paths}", file=sys.stderr)
-    return models
+    return models, unread
+
+
+def _load_model(
+    path: Path, config: EvaluateConfig, datasets: dict[str, tuple[Dataset, dict[str, str]]]
+) -> EvaluatedModel:
+    """A checkpoint with its data, and why metrics cannot be had of these.
+
+    datasets: of other models, by what `restore_dataset` goes by: runs of one sweep share one table
+    of images.
+    """
+    checkpoint = load_checkpoint(path)
+    for unneeded in ("vae_optimizer", "disc_optimizer"):
+        checkpoint.pop(unneeded, None)
+    known, trained = checkpoint["dataset"], checkpoint["config"]
+    key = str([known, trained["dataset"], trained["data_dir"]])
+    if key not in datasets:
+        dataset = _checked_dataset(checkpoint, config)
+        datasets[key] = dataset, _missing(_lacking_of_data(dataset, config))
+    dataset, missing = datasets[key]
+    setting = _setting(checkpoint, dataset)
+    return EvaluatedModel(path, checkpoint, dataset, setting, missing={**missing})
+
+
+def _checked_dataset(checkpoint: dict, config: EvaluateConfig) -> Dataset:
+    """The images that a model is measured on; UserError where they are too few, say."""
+    dataset = restore_dataset(checkpoint, config.dataset, config.data_dir)
+    if len(dataset) < FEWEST_POINTS:
+        raise UserError(f"{dataset.name} has {len(dataset)} images; {FEWEST_POINTS} are the fewest")
+    check_factors(config.factors, dataset)
+    return dataset
 
 
 def check_factors(names: Sequence[str] | None, dataset: Dataset) -> None:

@@ -42,14 +42,20 @@ class Outputs:
     """The files that results go to, tried before the first model is measured.
 
     One that cannot be written after all holds up nothing, nor does a model that cannot be measured:
-    `check` tells of them in the end.
+    `check` tells of them in the end, and of those that could not be loaded.
     Raises UserError for a file that cannot be written, or would replace what is to stay.
     """
 
-    def __init__(self, models: Sequence[EvaluatedModel], config: EvaluateConfig) -> None:
-        if config.output is not None and len(models) > 1:
-            raise UserError(f"--output names one file, and there are {len(models)} models")
-        self.models, self.config = models, config
+    def __init__(
+        self,
+        models: Sequence[EvaluatedModel],
+        config: EvaluateConfig,
+        unread: Sequence[str] = (),
+    ) -> None:
+        self.models, self.config, self.unread = models, config, unread
+        count = len(models) + len(self.unread)
+        if config.output is not None and count > 1:
+            raise UserError(f"--output names one file, and there are {count} models")
         self.failures: dict[Path, str] = {}
         self.paths = {
             model.path: Path(config.output) if config.output else scores_path(model.path)
@@ -164,7 +170,8 @@ class Outputs:
 
     def check(self) -> None:
         """Raise UserError where a model could not be measured or a file not be written."""
-        told = [f"{model.path}: {model.failure}" for model in self.models if model.failure]
+        failed = [f"{model.path}: {model.failure}" for model in self.models if model.failure]
+        told = [*self.unread, *failed]
         if self.failures:
             paths = "; ".join(f"{path}: {reason}" for path, reason in self.failures.items())
             told.append(f"the results are printed, but not written to {paths}")

@@ -142,7 +142,7 @@ def scores_of(monkeypatch, vae, **settings):
     monkeypatch.setattr(evaluation, "restore_discriminator", lambda checkpoint, device: None)
     path = write_checkpoint(Path("known"), gamma=0)
     config = EvaluateConfig(**settings)
-    models = load_models([path], config)
+    models, _ = load_models([path], config)
     (model,) = evaluation.evaluate(models, config, CPU, 1)
     return model
 
@@ -626,7 +626,7 @@ def test_output_is_where_it_is_asked_for(tmp_path):
 def test_runs_of_another_precision_are_another_setting(sweep):
     write_checkpoint(sweep / "a3", precision="bf16")
     config = EvaluateConfig()
-    groups = evaluation.group_by_setting(load_models(find_checkpoints([str(sweep)]), config))
+    groups = evaluation.group_by_setting(load_models(find_checkpoints([str(sweep)]), config)[0])
     assert [len(group) for group in groups] == [1, 3, 1]  # bf16, fp32; gamma 0
 
 
@@ -937,6 +937,20 @@ def test_a_model_that_cannot_be_measured_holds_up_no_other(sweep, capsys):
     assert out == "" and err.splitlines()[-1].startswith(told)
 
 
+def test_a_model_that_cannot_be_loaded_holds_up_no_other(sweep, capsys):
+    torn, lost = sweep / "a1" / "ckpt.pt", write_checkpoint(sweep / "c", dataset="npz:lost.npz")
+    torn.write_bytes(torn.read_bytes()[:1000])
+    assert run("--model_path", sweep, *MIG, "--csv", "all.csv") == 2
+    out, err = capsys.readouterr()
+    assert f"left out: {torn} is damaged" in err and f"left out: {lost}: " in err
+    assert err.splitlines()[-1].startswith(f"error: {torn} is damaged")
+    assert "lost.npz" in err.splitlines()[-1]
+    assert set(re.findall(r"^  (a\d|b|c)", out, re.M)) == {"a0", "a2", "b"}
+    assert len(Path("all.csv").read_text().splitlines()) == 4
+    assert run("--model_path", sweep / "a0", torn, *MIG, "--output", "x.json") == 2
+    assert "--output names one file, and there are 2 models" in capsys.readouterr().err
+
+
 def test_no_warning_of_factors_of_many_values(tmp_path, monkeypatch, sprites):
     labelled(monkeypatch, sprites, np.arange(len(sprites))[:, None] // 2)
     path = write_checkpoint(tmp_path / "run", dataset="labelled")
@@ -1026,7 +1040,8 @@ def test_a_metric_is_added_by_its_own_file_and_a_line_of_the_list(tmp_path):
         (["--device", "cuda:99"], "--device cuda:99: PyTorch sees"),
         (["--csv", "missing/all.csv"], "missing/all.csv cannot be written: No such file"),
         (["--output", "empty"], "empty cannot be written: Is a directory"),
-        (["--model_path", "run", "rgb", "--output", "x.json"], "the model takes images"),
+        (["--model_path", "rgb", "--output", "x.json"], "the model takes images"),
+        (["--model_path", "text.pt", "foreign.pt"], "text.pt is damaged, or is no checkpoint"),
         (["--wrong"], "unrecognized arguments: --wrong"),
     ],
 )

@@ -524,7 +524,7 @@ def test_a_signal_stops_a_sweep_in_turns_and_it_goes_on(sweep, alone):
 def test_evaluate_finds_the_runs_of_a_sweep_and_groups_their_seeds(finished):
     paths = find_checkpoints([str(finished.folder)])
     assert {path.parent.name for path in paths} == set(told_of(finished.folder))
-    groups = group_by_setting(load_models(paths, EvaluateConfig()))
+    groups = group_by_setting(load_models(paths, EvaluateConfig())[0])
     assert sorted(
         (group[0].setting["gamma"], sorted(model.checkpoint["config"]["seed"] for model in group))
         for group in groups
