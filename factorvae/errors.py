@@ -22,6 +22,10 @@ class UserError(Exception):
         super().__init__(printable(text))
 
 
+class BadCheckpoint(UserError):
+    """A checkpoint that cannot be read, or is none of this project or version."""
+
+
 def printable(text: str) -> str:
     """A text from outside as one line that a terminal, a log and a picture can show.
 

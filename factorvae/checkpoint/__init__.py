@@ -16,7 +16,7 @@ import torch
 from factorvae.checkpoint.check import check_contents, config_of
 from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset, options_of
-from factorvae.errors import UserError
+from factorvae.errors import BadCheckpoint, UserError
 from factorvae.files import CHECKPOINT_NAME, RUNS, whole_file
 from factorvae.models import VAE, Discriminator, discriminator_of
 
@@ -59,25 +59,27 @@ def load_checkpoint(path: str | Path, resume_until: int = 0) -> dict:
         needs has to be in it, too.
 
     Raises:
-        UserError: it is missing, damaged, another program's, or not what it says: see
-            `check_contents`.
+        UserError: it is missing; a BadCheckpoint: it is damaged, another program's, or not what
+            it says, see `check_contents`.
     """
     path = resolve_checkpoint(path)
     try:
         damage = _damage(path)
         checkpoint = None if damage else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint fail in ways without number
-        raise UserError(f"{path} is damaged, or is no checkpoint of this project") from error
+        raise BadCheckpoint(f"{path} is damaged, or is no checkpoint of this project") from error
     if damage:
-        raise UserError(f"{path} is damaged: {damage}")
+        raise BadCheckpoint(f"{path} is damaged: {damage}")
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        raise UserError(f"{path} is no checkpoint of this project")
+        raise BadCheckpoint(f"{path} is no checkpoint of this project")
     if checkpoint.get("version") != VERSION:
         version = checkpoint.get("version")
-        raise UserError(f"{path} is of checkpoint version {version}; this code reads {VERSION}")
+        raise BadCheckpoint(f"{path} is of checkpoint version {version}; this code reads {VERSION}")
     missing = [key for key in KEYS if key not in checkpoint]
     if missing:
-        raise UserError(f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}")
+        raise BadCheckpoint(
+            f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}"
+        )
     check_contents(path, checkpoint, resume_until)
     return checkpoint
 

@@ -20,7 +20,7 @@ from factorvae.config import (
     TRAIN_FIELDS,
     TrainConfig,
 )
-from factorvae.errors import UserError
+from factorvae.errors import BadCheckpoint, UserError
 from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
 from factorvae.penalties import PENALTIES
@@ -46,7 +46,7 @@ def check_contents(path: Path, checkpoint: dict, resume_until: int) -> None:
         only training needs must be there; if they are there, they must be right in either case.
 
     Raises:
-        UserError: a section is missing or of another type; a setting is out of its range; a tensor
+        BadCheckpoint: a section is missing or of another type; a setting is out of its range; a tensor
             is missing, left over, of another shape or dtype, or not finite, and then its name.
     """
     try:
@@ -57,7 +57,7 @@ def check_contents(path: Path, checkpoint: dict, resume_until: int) -> None:
         if checkpoint["step"] < resume_until:
             _check_resumable(checkpoint, config)
     except _Misfit as error:
-        raise UserError(f"{path} is no checkpoint that this version wrote: {error}") from error
+        raise BadCheckpoint(f"{path} is no checkpoint that this version wrote: {error}") from error
 
 
 class _Misfit(UserError):

@@ -19,7 +19,7 @@ from factorvae.device import (
     memory_of,
     use_threads,
 )
-from factorvae.errors import UserError
+from factorvae.errors import BadCheckpoint, UserError
 from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder, version_of
 from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
@@ -47,7 +47,8 @@ class Run:
 
     Args:
         soon: whether it trains next, and keeps the checkpoint that it looked up till then; a sweep
-            of many runs has no memory for all of theirs.
+            of many runs has no memory for all of theirs, and one of a damaged checkpoint has failed
+            already.
 
     Raises:
         UserError: its folder holds another run, or one on other data, or a damaged checkpoint; or
@@ -63,7 +64,14 @@ class Run:
         self.folder = run_dir_of(config)
         self.until = total_steps(config, len(dataset))
         self.error = ""
-        self.steps, self.threads = world.broadcast_from_rank0(lambda: self._look_up(soon))
+        self.steps, self.threads, self.state = 0, 0, "failed"
+        try:
+            self.steps, self.threads = world.broadcast_from_rank0(lambda: self._look_up(soon))
+        except BadCheckpoint as error:
+            if soon:
+                raise
+            self.error = str(error)
+            return
         self.state = ("stopped" if self.steps else "new") if self.steps < self.until else "finished"
 
     def _look_up(self, soon: bool) -> tuple[int, int]:

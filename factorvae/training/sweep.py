@@ -86,7 +86,7 @@ def _train_sweep(
     folder = sweep_dir_of(configs)
     configs = runs_of(configs)
     runs = world.run_everywhere(lambda: _look_up(folder, configs, dataset, world))
-    to_do = [run for run in runs if run.state != "finished"]
+    to_do = [run for run in runs if run.state not in ("finished", "failed")]
     threads = use_threads(configs[0].threads)
     jobs = configs[0].jobs or (threads if device.type == "cpu" else RUNS_PER_DEVICE)
     jobs = max(1, min(jobs, len(to_do)))
@@ -99,6 +99,9 @@ def _train_sweep(
     fallen_short = Counter(itertools.chain.from_iterable(told))
     with StopSignals() as stop, Progress(total, first, shown=world.rank == 0) as bar:
         bar.say(f"sweep of {len(configs)} runs in {folder}: {finished} finished")
+        for run in runs:
+            if run.state == "failed":
+                bar.say(f"failed {run.folder.name}: {run.error}")
         among = "" if world.alone else f", {world.size} processes with a share of the runs each"
         bar.say(f"{device}, {jobs} at a time{among}; {dataset.name}, {dataset.source}")
         for line in about_device(device, configs[0].precision, graphed=True):

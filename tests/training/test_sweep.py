@@ -98,6 +98,21 @@ def test_steps_of_waking_are_the_same_when_they_are_read_again(tmp_path):
         check_same_sweep(tmp_path, [config])
 
 
+def test_a_damaged_checkpoint_stops_no_other_run(finished, sweep, alone):
+    torn, set_back = (sweep.folder / run_name(*run) for run in (("6.4", 0), ("6.4", 1)))
+    (torn / "ckpt.pt").write_bytes((torn / "ckpt.pt").read_bytes()[:1000])
+    shutil.copy(alone("6.4", 1, 10) / "ckpt.pt", set_back)
+    before = contents(torn, "*")
+    code, out, _ = sweep(*TWICE_TWO)
+    assert code == 2
+    assert f"failed {torn.name}: {torn / 'ckpt.pt'} is damaged" in out
+    assert load_checkpoint(set_back)["step"] == 20
+    assert contents(torn, "*") == before
+    states = [run["state"] for run in read_sweep(sweep.folder)["runs"]]
+    assert sorted(states) == ["failed", "finished", "finished", "finished"]
+    assert sweep(*TWICE_TWO, "--overwrite")[0] == 0
+
+
 def test_batches_larger_than_the_data_leave_no_folder(sweep):
     code, _, err = sweep("--seed", "0-1", "--batch_size", 1000)
     assert code == 2 and "error: --batch_size 1000 exceeds the " in err
