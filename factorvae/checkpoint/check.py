@@ -46,8 +46,9 @@ def check_contents(path: Path, checkpoint: dict, resume_until: int) -> None:
         only training needs must be there; if they are there, they must be right in either case.
 
     Raises:
-        BadCheckpoint: a section is missing or of another type; a setting is out of its range; a tensor
-            is missing, left over, of another shape or dtype, or not finite, and then its name.
+        BadCheckpoint: a section is missing or of another type; a setting is out of its range; a
+            tensor is missing, left over, of another shape or dtype, or not finite, and then its
+            name.
     """
     try:
         config = _settings(checkpoint)
