@@ -430,6 +430,7 @@ def test_no_page_is_replaced_that_is_of_something_else(capsys):
     assert [path.name for path in Path("results").iterdir()] == ["index.html"]
 
 
+@pytest.mark.slow
 def test_a_picture_of_before_is_not_passed_off_as_the_models(capsys):
     folder = write_run("runs/a", "plain")
     assert run("--model_path", "runs/a") == 0

@@ -123,7 +123,7 @@ def test_all_of_a_step_happens_in_its_order(sprites, monkeypatch):
     assert [latent for name, latent in done if "add" in name] == [2, 3]
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4, 5, 7, 8])
+@pytest.mark.parametrize("stop", [3, 4, 7])  # where one begins, between, and where all do
 def test_a_run_that_is_gone_on_with_knows_who_waits(sprites, stop):
     whole, parts, resumed = (Trainer(WAITING, sprites) for _ in range(3))
     whole.advance(9)

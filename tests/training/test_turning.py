@@ -165,6 +165,7 @@ def squared_gradients(vae, images):
     return total / 200
 
 
+@pytest.mark.slow
 def test_second_moments_after_a_turn_add_up_to_those_of_the_new_gradients(networks, monkeypatch):
     vae, disc, images = networks
     with torch.no_grad():  # one noise for all latents, which no turn changes
