@@ -18,7 +18,7 @@ from factorvae.checkpoint import (
 from factorvae.config import TRAIN_FIELDS, VisualizeConfig
 from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
-from factorvae.errors import UserError
+from factorvae.errors import BadCheckpoint, UserError
 from factorvae.figures.gallery import Gallery, write_gallery
 from factorvae.figures.page import PAGE_NAME, PageTable, is_page
 from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
@@ -176,22 +176,30 @@ def draw_sweep(
 ) -> None:
     """The page of all runs in a folder, with pictures of the best and of the median one.
 
-    Raises UserError where they were trained on different data.
+    A run whose checkpoint cannot be read is left out, with a line. Raises UserError where none can,
+    and where they were trained on different data.
     """
     output_dir = folder_for_page(config.output_dir)
     paths = sorted(folder.glob(f"*/{CHECKPOINT_NAME}"))
-    first = load_checkpoint(paths[0])
-    dataset = restore_dataset(first, config.dataset, config.data_dir)
-    base_index = base_images(dataset, config)
-
+    first = None
     found = []  # each run's setting, seed, checkpoint and its weights' digest
     for path in paths:
-        checkpoint = load_checkpoint(path)
+        try:
+            checkpoint = load_checkpoint(path)
+        except BadCheckpoint as error:
+            print(f"left out: {error}")
+            continue
+        if first is None:
+            first = checkpoint
         if data_of(checkpoint) != data_of(first):
-            names = f"{paths[0].parent.name} and {path.parent.name}"
+            names = f"{found[0][2].parent.name} and {path.parent.name}"
             raise UserError(f"{folder}: {names} are of different data, which no page has together")
         seed = checkpoint["config"]["seed"]
         found.append((setting_of(checkpoint), seed, path, weights_digest(checkpoint)))
+    if first is None:
+        raise UserError(f"{folder}: none of its checkpoints can be read")
+    dataset = restore_dataset(first, config.dataset, config.data_dir)
+    base_index = base_images(dataset, config)
     found.sort(key=lambda run: (order_of(run[0]), run[1], run[2].parent.name))
     others = differing_fields([setting for setting, *_ in found], TITLED)
 

@@ -350,6 +350,20 @@ def sweep_runs(monkeypatch):
     return shown
 
 
+def test_a_damaged_run_is_left_out_of_a_sweeps_page(sweep_runs, capsys):
+    for name in ("a", "b", "c"):
+        write_run(f"sweep/{name}")
+    Path("sweep/a/ckpt.pt").write_bytes(b"torn")
+    assert run("--model_path", "sweep") == 0
+    assert [shown.name for shown in sweep_runs] == ["b", "c"]
+    out = capsys.readouterr().out
+    assert "left out: sweep/a/ckpt.pt is damaged" in out and "sweep: 2 runs\n" in out
+    for name in ("b", "c"):
+        Path(f"sweep/{name}/ckpt.pt").write_bytes(b"torn")
+    assert run("--model_path", "sweep") == 2
+    assert "error: sweep: none of its checkpoints can be read\n" in capsys.readouterr().err
+
+
 def test_scores_of_an_earlier_step_are_left_out_of_a_sweeps_page(sweep_runs, capsys):
     for name, measured in (("a", 50), ("b", 100)):
         write_scores(write_run(f"sweep/{name}"), 0.5, measured)
