@@ -1,6 +1,7 @@
 """The files that the project writes: their names, how one is written whole, and by one process."""
 
 import errno
+import json
 import os
 import stat
 import sys
@@ -56,6 +57,15 @@ def version_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def json_object(path: Path) -> dict | None:
+    """The JSON object in a file; None where there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def check_writable(path: Path) -> None:

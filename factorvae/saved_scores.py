@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,17 @@ class Score:
         """The number as tables have it; a count's mean and deviation are no whole numbers."""
         decimals = self.decimals or int(not float(value).is_integer())
         return f"{value:.{decimals}f}"
+
+    def text_of_several(self, values: Sequence[float], count: int, sign: str = " ± ") -> str:
+        """Mean and standard deviation, '0.712 ± 0.031'; of one value itself, and nothing of none.
+
+        count: of the models. Where not all of them have the score, it tells of how many it is.
+        """
+        if not values:
+            return ""
+        spread = f"{sign}{self.text(statistics.stdev(values))}" if len(values) > 1 else ""
+        few = f" (of {len(values)})" if len(values) < count else ""
+        return self.text(statistics.mean(values)) + spread + few
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,9 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
             continue
         checkpoint = load_checkpoint(path)
         parts = [*run.iterdir(), *run.parent.glob(COMMITS_NAME)]
-        files = {part.relative_to(base): part.read_bytes() for part in parts}
+        files = {part.relative_to(base): part.read_bytes() for part in parts if part != path}
         if checkpoint["step"] < length:
-            bundle = zipped(files)
+            bundle = zipped({**files, path.relative_to(base): path.read_bytes()})
             name = "__".join(run.relative_to(base).parts)
             for part, start in enumerate(range(0, len(bundle), PART_BYTES)):
                 put(f"{name}.ckpt.{part}", bundle[start : start + PART_BYTES])

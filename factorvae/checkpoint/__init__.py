@@ -235,8 +235,7 @@ def restore_dataset(
     if not same:  # of another set, what makes images as the model knows them
         alike = name.partition(":")[0] == trained["dataset"].partition(":")[0]  # two folders, say
         kept = (*SHAPING, "crop") if alike else SHAPING
-        takes = {*options} & {*options_of(name)}
-        options = {option: options[option] for option in kept if option in takes}
+        options = {n: v for n, v in options.items() if n in kept and n in options_of(name)}
     if data_dir is None:
         # a file from elsewhere must not have folders made at a path that it names
         there = Path(trained["data_dir"]).is_dir()

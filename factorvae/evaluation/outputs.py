@@ -29,6 +29,7 @@ from factorvae.files import (
     WRITTEN_IN_TRAINING,
     check_writable,
     is_replaced,
+    json_object,
     write_text,
 )
 from factorvae.saved_scores import read_results, scores_path
@@ -191,25 +192,27 @@ def _is_of_training(folder: Path) -> bool:
     return any((folder / name).exists() for name in (CHECKPOINT_NAME, CONFIG_NAME, SWEEP_NAME))
 
 
+def _is_empty(path: Path) -> bool:
+    """Whether there is no file, or nothing in it."""
+    return not path.exists() or path.stat().st_size == 0
+
+
 def _is_empty_or_results(path: Path) -> bool:
     """Whether there is no file, or nothing in it, or results of evaluate.py, of any version."""
-    if not path.exists() or path.stat().st_size == 0:
+    if _is_empty(path):
         return True
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return content == {} or (isinstance(content, dict) and {"checkpoint", "scores"} <= {*content})
+    content = json_object(path)
+    return content is not None and (not content or {"checkpoint", "scores"} <= content.keys())
 
 
 def _is_empty_or_table(path: Path) -> bool:
     """Whether there is no file, or nothing in it, or a table that begins as evaluate.py's do."""
-    if not path.exists():
+    if _is_empty(path):
         return True
     first = (",".join(FIRST_COLUMNS) + ",").encode()
     try:
         with open(path, "rb") as file:
-            return file.read(len(first)) in (b"", first)
+            return file.read(len(first)) == first
     except OSError:
         return False
 
@@ -274,10 +277,10 @@ def with_earlier(content: dict, path: Path) -> dict:
     file of anything else is left out whole, with a line, and so is one that is damaged.
     """
     asked = content["settings"]["metrics"]
-    if not is_replaced(path) or (path.exists() and path.stat().st_size == 0):
+    if not is_replaced(path):
         return content
     try:
-        earlier = read_results(path)
+        earlier = None if _is_empty(path) else read_results(path)
     except (UserError, OSError):
         _tell(f"{path} could not be read as scores, and what it had is gone")
         return content

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from factorvae.config import EvaluateConfig
 from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
@@ -162,13 +160,7 @@ def _cells_of_group(group: Sequence[EvaluatedModel], sign: str) -> Callable[[Sco
 
     def cell(score: Score) -> str:
         values = [model.scores[score.name] for model in group if score.name in model.scores]
-        if not values:
-            return "-"
-        mean = score.text(float(np.mean(values)))
-        few = f" (of {len(values)})" if len(values) < len(group) else ""
-        if len(values) == 1:
-            return mean + few
-        return f"{mean}{sign}{score.text(float(np.std(values, ddof=1)))}{few}"
+        return score.text_of_several(values, len(group), sign) or "-"
 
     return cell
 

@@ -144,13 +144,12 @@ def gallery_of(
 ) -> Gallery:
     """What there is to draw of one checkpoint."""
     trained, step = checkpoint["config"], checkpoint["step"]
-    names = ("beta", "gamma", "method", "penalty")
-    told = {name: trained[name] for name in names if name in trained}
+    settings = (trained["beta"], trained["gamma"], trained["method"], trained.get("penalty"))
     return Gallery(
         vae=restore_vae(checkpoint, device),
         dataset=dataset,
         device=device,
-        title=run_title(dataset.name, step, **told),
+        title=run_title(dataset.name, step, *settings),
         base_index=base_index,
         log=log_until(path.parent, step),
         seed=config.seed,

@@ -1,6 +1,5 @@
 """The page of a sweep: its runs side by side, and pictures of the best and of the median one."""
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -89,18 +88,9 @@ def score_table(runs: Sequence[SweepRun], known: Sequence[Score]) -> list[list[s
         cells = []
         for score in known:
             values = [run.scores[score.name] for run in group if score.name in run.scores]
-            few = f" (of {len(values)})" if 0 < len(values) < len(group) else ""
-            cells.append(mean_and_deviation(values, score) + few)
+            cells.append(score.text_of_several(values, len(group)))
         rows.append([setting, str(len(group)), *cells])
     return rows
-
-
-def mean_and_deviation(values: Sequence[float], score: Score) -> str:
-    """'0.712 ± 0.031'; the value alone where there is one, nothing where there is none."""
-    if not values:
-        return ""
-    mean = score.text(statistics.mean(values))
-    return mean if len(values) == 1 else f"{mean} ± {score.text(statistics.stdev(values))}"
 
 
 def best_and_median(runs: Sequence[SweepRun]) -> list[tuple[str, SweepRun]]:

@@ -54,12 +54,15 @@ def shortfalls(config: TrainConfig, until: int) -> list[str]:
 
 def beyond(config: TrainConfig, until: int) -> list[str]:
     """The flags of what a run of so many steps does not come to, with these steps."""
-    after = {name: getattr(config, name) or () for name in EVENTS}
+    steps = {"anneal_until": (config.anneal_until,)}
+    steps |= {name: getattr(config, name) or () for name in EVENTS}
     if "capacity_steps" in METHODS[config.method].settings:
-        after["capacity_steps"] = (config.capacity_steps,)
-    missed = {name: [str(step) for step in each if step >= until] for name, each in after.items()}
-    if config.anneal_until > until:  # the first step of what it comes to, not the last before
-        missed = {"anneal_until": [str(config.anneal_until)], **missed}
+        steps["capacity_steps"] = (config.capacity_steps,)
+    missed = {}
+    for name, each in steps.items():
+        # the first step of what it comes to; what the others do comes after their step
+        last = until if name == "anneal_until" else until - 1
+        missed[name] = [str(step) for step in each if step > last]
     return [f"--{name} {' '.join(each)}" for name, each in missed.items() if each]
 
 

@@ -47,12 +47,12 @@ class Run:
 
     Args:
         soon: whether it trains next, and keeps the checkpoint that it looked up till then; a sweep
-            of many runs has no memory for all of theirs, and one of a damaged checkpoint has failed
-            already.
+            of many runs has no memory for all of theirs.
 
     Raises:
-        UserError: its folder holds another run, or one on other data, or a damaged checkpoint; or
-            its batches are larger than the data, or not to be split over the processes.
+        UserError: its folder holds another run, or one on other data; or its batches are larger
+            than the data, or not to be split over the processes. One of a damaged checkpoint has
+            failed, and where several processes share it, this tells them.
     """
 
     def __init__(
@@ -64,13 +64,10 @@ class Run:
         self.folder = run_dir_of(config)
         self.until = total_steps(config, len(dataset))
         self.error = ""
-        self.steps, self.threads, self.state = 0, 0, "failed"
         try:
             self.steps, self.threads = world.broadcast_from_rank0(lambda: self._look_up(soon))
         except BadCheckpoint as error:
-            if soon:
-                raise
-            self.error = str(error)
+            self.steps, self.threads, self.state, self.error = 0, 0, "failed", str(error)
             return
         self.state = ("stopped" if self.steps else "new") if self.steps < self.until else "finished"
 
@@ -269,6 +266,8 @@ def how_to_go_on(config: TrainConfig) -> str:
 def train_one(run: Run, device: torch.device) -> int:
     """Train a run, and say how it goes; what the script exits with."""
     shown = run.world.rank == 0
+    if run.state == "failed":
+        raise UserError(run.error)
     if run.state == "finished":
         if shown:
             print(f"{run.folder} is finished: {run.steps:,} steps are done")

@@ -17,6 +17,7 @@ from factorvae.files import (
     METRICS_NAME,
     RUNS,
     STATS_NAME,
+    json_object,
     whole_file,
     written_to,
 )
@@ -100,11 +101,8 @@ def _check_no_others_files(run_dir: Path) -> None:
 
 
 def _is_config(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and {"dataset", "latent_dim", "seed"} <= {*content}
+    content = json_object(path)
+    return content is not None and {"dataset", "latent_dim", "seed"} <= content.keys()
 
 
 def differing_preset(config: TrainConfig, earlier: dict[str, object]) -> list[str]:

@@ -20,7 +20,14 @@ from pathlib import Path
 
 from factorvae.config import TrainConfig, ordered_steps
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, CONFIG_NAME, SWEEP_NAME, whole_file, written_to
+from factorvae.files import (
+    CHECKPOINT_NAME,
+    CONFIG_NAME,
+    SWEEP_NAME,
+    json_object,
+    whole_file,
+    written_to,
+)
 from factorvae.methods import METHOD_DEFAULTS, METHOD_SETTINGS, TOLD_BY_GAMMA
 from factorvae.run_log import SHOWN
 from factorvae.training.run_folder import SWEPT, WAYS_OUT, differing_flags, run_name
@@ -90,11 +97,7 @@ def _differences(folder: Path, sweep: dict, configs: Sequence[TrainConfig]) -> l
 
 def _of_method(run_dir: Path) -> dict[str, object]:
     """What a run's config.json has of OF_METHODS; nothing where there is none that can be read."""
-    try:
-        settings = json.loads((run_dir / CONFIG_NAME).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    settings = settings if isinstance(settings, dict) else {}
+    settings = json_object(run_dir / CONFIG_NAME) or {}
     return {name: settings[name] for name in OF_METHODS if name in settings}
 
 

@@ -327,14 +327,15 @@ class Trainer:
         if self.discriminator:
             parts.append(("discriminator", self.discriminator, self.disc_optimizer))
         for name, network, optimizer in parts:
-            moments = [moment for kept in optimizer.state.values() for moment in kept.values()]
-            for what, tensors in (("", network.parameters()), ("Adam's moments of ", moments)):
+            moments = [moment for each in optimizer.state.values() for moment in each.values()]
+            kept = {
+                f"the {name} is": network.parameters(),
+                f"Adam's moments of the {name} are": moments,
+            }
+            for what, tensors in kept.items():
                 if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                    verb = "are" if what else "is"
-                    raise UserError(
-                        f"{what}the {name} {verb} not finite after step {self.steps_done}. "
-                        f"{_WHAT_TO_TRY}"
-                    )
+                    step = self.steps_done
+                    raise UserError(f"{what} not finite after step {step}. {_WHAT_TO_TRY}")
 
     def state_dict(self) -> dict[str, object]:
         """Everything of a checkpoint but what `fit`'s caller knows: tensors and plain values."""
