@@ -70,6 +70,14 @@ OF_CURVE = (
     "![FactorVAE score over steps and minutes](results_on_the_way.png)",
     "",
 )
+OF_PAST = (
+    "## Earlier recipes and experiments",
+    "",
+    "What the preset was found by, and the preset without one part or another; recipe.md tells",
+    "what each was for. noisy_dsprites had two cores; *falling* and *longer* were trained on an",
+    "H200, 20 runs at a time, in float32 (TF32), but for beta-VAE.",
+    "",
+)
 
 
 def write_results(options: argparse.Namespace) -> list[dict]:
@@ -107,18 +115,35 @@ def write_results(options: argparse.Namespace) -> list[dict]:
 
 def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
     """docs/results.md, of the rows of results.csv and of results_on_the_way.csv."""
-    sweeps = {(profile, sweep.name): sweep for profile, sweep in all_sweeps()}
+    now, curve_now = compared(rows), compared(curve)
+    past = [row for row in [*rows, *curve] if row not in [*now, *curve_now]]
     lines = [
         "# Results",
         "",
         "Made by `python -m benchmarks.results`; a row per run is in `results.csv`. Mean and",
         "deviation over seeds. DCI, MIG and losses: 10,240 points and 5,120 held out, evaluation",
         "seed 0. FactorVAE score: 10,000 votes of 64 images and 5,000 held out. D, C and I depend",
-        "so much on the estimator that each is given; other papers' D is one of these.",
+        "so much on the estimator that each is given; other papers' D is one of these. Trained on",
+        "a CPU core each, in bfloat16 where the command says so.",
         "",
-        "Trained on a core each, noisy_dsprites on two, in bfloat16 where the command says so; but",
-        "FactorVAE *falling* and *longer* on an H200, 20 runs at a time, in float32 (TF32).",
+        *table([row for row in rows if row in now]),
+        *("Trained by", "", *commands([*now, *curve_now]), ""),
+        "and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`.",
+        f"Drawn at commit {commit()}, on {platform.machine()} with {device_name()}.",
         "",
+        *not_trained(rows),
+        *(OF_CURVE if curve_now else ()),
+        *PUBLISHED,
+    ]
+    if past:
+        of_past = [row for row in rows if row in past]
+        lines += [*OF_PAST, *table(of_past), "Trained by", "", *commands(past), ""]
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[dict]) -> list[str]:
+    """Lines of a table of means and deviations over seeds, and an empty one."""
+    lines = [
         f"| data | model | beta | gamma | steps | seeds | {' | '.join(TABLE)} | minutes a run |",
         f"|---|---|---|---|---|---|{'---|' * len(TABLE)}---|",
     ]
@@ -129,20 +154,24 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         title = f"{title_of(profile, name)} ({profile})"
         settings = f"{beta:g} | {gamma:g} | {steps:,} | {seeds}"
         lines.append(f"| {dataset} | {title} | {settings} | {' | '.join(cells)} | {minutes:.0f} |")
-    lines += ["", *PUBLISHED, *(OF_CURVE if compared(curve) else ())]
-    trained = dict.fromkeys((row["profile"], row["sweep"]) for row in [*rows, *curve])
-    commands = [f"    python train.py {sweeps[key].flags}" for key in trained if key in sweeps]
-    lines += ["Trained by", "", *commands, ""]
-    lines += ["and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`."]
-    lines += [f"Drawn at commit {commit()}, on {platform.machine()} with {device_name()}.", ""]
+    return [*lines, ""]
+
+
+def commands(rows: Sequence[dict]) -> list[str]:
+    """The command that trained each sweep of these rows, as far as it is still in a profile."""
+    flags = {(profile, sweep.name): sweep.flags for profile, sweep in all_sweeps()}
+    trained = dict.fromkeys((row["profile"], row["sweep"]) for row in rows)
+    return [f"    python train.py {flags[key]}" for key in trained if key in flags]
+
+
+def not_trained(rows: Sequence[dict]) -> list[str]:
+    """Lines on what each profile lacks and the command that would train it."""
     missing = [
         f"    python -m benchmarks.results --profile {profile}  # {count} of {total} runs are done"
         for profile, (count, total) in progress(rows).items()
         if count < total
     ]
-    if missing:
-        lines += ["Not trained yet, and what would do it:", "", *missing, ""]
-    return "\n".join(lines)
+    return ["Not trained yet, and what would do it:", "", *missing, ""] if missing else []
 
 
 def device_name() -> str:

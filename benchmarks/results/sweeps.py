@@ -83,45 +83,47 @@ def explored() -> list[Sweep]:
     added = f"{FAST} --wake_at 5000 8000 --gamma 6.4 --seed 14-15"
     noisy = "--dataset noisy_dsprites --preset fast --precision bf16 --threads 2 --seed 0"
     float32 = f"--preset fast {TWO_CORES} --gamma 6.4 --seed 16"
-    recipe = " ".join(recipe_flags("fast")).replace(" --disc_standardize", "")
+    unstandardized, glorot = "--no-disc_standardize", "--latent_scale 1"
     later_turn = "--turn_at 1500 2500 5000 15000"
     sooner = f"--anneal_until 5000 {later_turn}"
-    glorot = f"--latent_scale 1 --precision bf16 {TWO_CORES}"
-    same = f"--precision bf16 {TWO_CORES} --gamma 6.4 --seed 16-17"
-    seen = "--gamma 6.4 --seed 22 24"
+    same, seen = "--gamma 6.4 --seed 16-17", "--gamma 6.4 --seed 22 24"
     sweeps = [
-        Sweep("without_standardize", "FactorVAE, fast, codes as they are", f"{recipe} {same}"),
-        Sweep("without_turn", "FactorVAE, fast, no turns", f"--preset fast --turn_at 0 {same}"),
+        Sweep(
+            "without_standardize",
+            "FactorVAE, fast, codes as they are",
+            f"{FAST} {unstandardized} {same}",
+        ),
+        Sweep("without_turn", "FactorVAE, fast, no turns", f"{FAST} --turn_at 0 {same}"),
         Sweep(
             "without_gamma",
             "FactorVAE, fast, gamma 6.4 from the start",
-            f"--preset fast --gamma_start 0 {same}",
+            f"{FAST} --gamma_start 0 {same}",
         ),
         Sweep(
             "without_scale",
             "FactorVAE, fast, first weights of Glorot's size",
-            f"--preset fast --latent_scale 1 {same}",
+            f"{FAST} {glorot} {same}",
         ),
         Sweep(
             "unscaled",
             "FactorVAE, fast, codes as they are and first weights of Glorot's size",
-            f"{recipe} {later_turn} {glorot} {seen}",
+            f"{FAST} {unstandardized} {later_turn} {glorot} {seen}",
         ),
         Sweep("sooner", "FactorVAE, weights falling until 5,000", f"{FAST} {sooner} {seen}"),
         Sweep(
             "sooner_unscaled",
             "the same, codes as they are and first weights of Glorot's size",
-            f"{recipe} {sooner} {glorot} {seen}",
+            f"{FAST} {unstandardized} {sooner} {glorot} {seen}",
         ),
         Sweep(
             "sooner_glorot",
             "the same, first weights of Glorot's size",
-            f"--preset fast {sooner} {glorot} --gamma 6.4 --seed 31-33",
+            f"{FAST} {sooner} {glorot} --gamma 6.4 --seed 31-33",
         ),
         Sweep(
             "sooner_rooms",
             "the same, first weights of Glorot's size",
-            f"--dataset rooms --preset fast {sooner} {glorot} --seed 0",
+            f"--dataset rooms {FAST} {sooner} {glorot} --seed 0",
         ),
         Sweep("added", "FactorVAE, fast but for the last two wakings", added),
         Sweep("fast_fp32", "FactorVAE, fast, in float32", float32),
@@ -161,7 +163,8 @@ PROFILES: dict[str, list[Sweep]] = {
             "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
-        Sweep("fast_gamma35", "FactorVAE, fast", f"{FAST} --gamma 35 --seed 16-17"),
+        Sweep("fast_gammas", "FactorVAE, fast", f"{FAST} --gamma 10 20 35 --seed 16-17"),
+        Sweep("fast_beta1", "VAE, fast", f"{FAST} --beta 1 --gamma 0 --seed 16-17"),
         Sweep(
             "turned",
             "FactorVAE, turned, the seeds it was chosen on",
