@@ -94,6 +94,15 @@ def test_rows_of_runs_that_are_not_here_stay(laptop):
     assert len(before.splitlines()) == 3
 
 
+def test_a_table_of_others_is_not_replaced(laptop):
+    table = laptop / "docs" / "results.csv"
+    table.parent.mkdir()
+    table.write_text("gene,expression\nA,1\n")
+    with pytest.raises(UserError, match="results.csv is no table of results"):
+        run(laptop)
+    assert table.read_text() == "gene,expression\nA,1\n"
+
+
 def test_the_best_run_ships_with_its_reconstruction(laptop):
     run(laptop)
     path = laptop / "shipped" / "dsprites_factorvae.pt"

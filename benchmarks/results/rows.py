@@ -16,6 +16,7 @@ from benchmarks.results.running import (
     steps_measured,
 )
 from benchmarks.results.sweeps import Sweep, all_sweeps, length_of, runs_of, stops_of
+from factorvae.errors import UserError
 from factorvae.run_log import read_log
 
 COLUMNS = (
@@ -116,11 +117,18 @@ def seconds_of(run: Path, batch_size: int, until: float = float("inf")) -> float
 
 
 def merged(rows: Sequence[dict], path: Path) -> list[dict]:
-    """These rows, and those of runs that an earlier file has and this machine has not."""
+    """These rows, and those of runs that an earlier file has and this machine has not.
+
+    Raises:
+        UserError: the file is of something else.
+    """
     known = {key_of(row): row for row in rows}
     if path.exists():
         with path.open(newline="") as file:
-            for row in csv.DictReader(file):
+            found = csv.DictReader(file)
+            if not {"profile", "sweep", "run", "steps"}.issubset(found.fieldnames or ()):
+                raise UserError(f"{path} is no table of results, which would replace it: --docs")
+            for row in found:
                 known.setdefault(key_of(row), row)
     order = {(p, s.name): place for place, (p, s) in enumerate(all_sweeps())}
     last = len(order)
