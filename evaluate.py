@@ -7,7 +7,8 @@ python evaluate.py --model_path runs/SWEEP --csv sweep.csv --markdown
 import sys
 from collections.abc import Sequence
 
-from factorvae.config import EvaluateConfig, parse
+from factorvae.command_line import parse
+from factorvae.config import EvaluateConfig
 from factorvae.errors import run_script
 
 

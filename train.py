@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from factorvae.config import TrainConfig, parse_sweep
+from factorvae.command_line import parse_sweep
+from factorvae.config import TrainConfig
 from factorvae.errors import run_script
 
 

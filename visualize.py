@@ -7,7 +7,8 @@ python visualize.py --model_path runs/NAME/ckpt.pt --output_dir results/
 import sys
 from collections.abc import Sequence
 
-from factorvae.config import VisualizeConfig, parse
+from factorvae.command_line import parse
+from factorvae.config import VisualizeConfig
 from factorvae.errors import run_script
 
 

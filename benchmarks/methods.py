@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.step import spread, threads_of
-from factorvae.config import TrainConfig, parse
+from factorvae.command_line import parse
+from factorvae.config import TrainConfig
 from factorvae.datasets import load_dataset
 from factorvae.device import keep_freed_memory
 from factorvae.methods import METHODS

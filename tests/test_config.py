@@ -9,14 +9,13 @@ import pytest
 
 import evaluate
 import train
+from factorvae.command_line import parse, parse_sweep
 from factorvae.config import (
     DATASET_NAMES,
     PRESETS,
     RECIPES,
     EvaluateConfig,
     TrainConfig,
-    parse,
-    parse_sweep,
     recipe_flags,
 )
 from factorvae.datasets import DATASETS

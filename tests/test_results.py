@@ -22,7 +22,8 @@ from benchmarks.results.running import ESTIMATORS, ROOT, Budget, metrics_file
 from benchmarks.results.shipping import reconstruction, sample_images
 from benchmarks.results.sweeps import Sweep, runs_of, spelled_flags
 from factorvae.checkpoint import export_weights, load_checkpoint, load_model
-from factorvae.config import TrainConfig, parse_sweep
+from factorvae.command_line import parse_sweep
+from factorvae.config import TrainConfig
 from factorvae.datasets.table import as_dataset
 from factorvae.errors import UserError
 from factorvae.files import CHECKPOINT_NAME

@@ -31,7 +31,7 @@ from benchmarks.results.running import ROOT, Budget, evaluate, steps_done, train
 from benchmarks.results.shipping import ship
 from benchmarks.results.sweeps import length_of, runs_of
 from factorvae.checkpoint import PRETRAINED
-from factorvae.config import Parser
+from factorvae.command_line import Parser
 from factorvae.errors import UserError, run_script
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from factorvae.config import RECIPES, TrainConfig, parse_sweep, recipe_flags
+from factorvae.command_line import parse_sweep
+from factorvae.config import RECIPES, TrainConfig, recipe_flags
 from factorvae.training.run_folder import run_name
 
 SEEDS = "--seed 0-4"

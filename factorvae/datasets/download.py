@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from factorvae.config import Parser
+from factorvae.command_line import Parser
 from factorvae.datasets.published_files import BY_HAND, PUBLISHED, PublishedFile, how_to_get
 from factorvae.errors import UserError, run_script
 from factorvae.progress import track

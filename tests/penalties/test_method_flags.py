@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from factorvae.config import TrainConfig, parse, parse_sweep
+from factorvae.command_line import parse, parse_sweep
+from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.methods import DISCRIMINATOR_SETTINGS, METHOD_SETTINGS, METHODS
 from factorvae.setting import differing_fields, setting_of, told_fields

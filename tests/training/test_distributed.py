@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import train
 from factorvae.checkpoint import load_checkpoint
-from factorvae.config import TrainConfig, parse
+from factorvae.command_line import parse
+from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.datasets.table import Pixels
 from factorvae.device import exact_float32

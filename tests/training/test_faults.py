@@ -13,7 +13,8 @@ import torch
 
 from factorvae import files
 from factorvae.checkpoint import describe_dataset
-from factorvae.config import TrainConfig, parse
+from factorvae.command_line import parse
+from factorvae.config import TrainConfig
 from factorvae.errors import UserError, printable, run_script
 from factorvae.evaluation.scores import SCORES
 from factorvae.files import STATS_NAME, locked_folder

@@ -17,7 +17,8 @@ import train
 import visualize
 from benchmarks.results.sweeps import PROFILES
 from factorvae.checkpoint import load_checkpoint, load_model
-from factorvae.config import TrainConfig, VisualizeConfig, parse, parse_sweep
+from factorvae.command_line import parse, parse_sweep
+from factorvae.config import TrainConfig, VisualizeConfig
 from factorvae.datasets import DATASETS
 from factorvae.errors import run_script
 from factorvae.figures.drawing import gallery_of

@@ -22,7 +22,8 @@ import torch
 import train
 from factorvae import training
 from factorvae.checkpoint import load_checkpoint
-from factorvae.config import EvaluateConfig, TrainConfig, parse_sweep
+from factorvae.command_line import parse_sweep
+from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from factorvae.config import TrainConfig, parse_sweep
+from factorvae.command_line import parse_sweep
+from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent
