@@ -1,7 +1,7 @@
 """The command line, built from the fields of a config.
 
-What the user leaves unset is filled from the method's defaults, then the recipe's (--preset), then
-the dataset's. Where flags were given several values, `parse_sweep` makes a config of each
+What the user leaves unset is filled from the method's defaults, or else the recipe's (--preset), or
+else the dataset's. Where flags were given several values, `parse_sweep` makes a config of each
 combination.
 """
 
@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 
-from factorvae.config import PRESETS, RECIPES, Config, TrainConfig, as_given, flag_of
+from factorvae.config import DATASET_DEFAULTS, RECIPES, Config, TrainConfig, as_given, flag_of
 from factorvae.errors import UserError
 from factorvae.methods import METHOD_SETTINGS, METHODS, Method, settings_of_others
 
@@ -95,11 +95,6 @@ def parse_sweep(
     return list(dict.fromkeys(configs))  # one where a flag is no setting of the method
 
 
-def preset(dataset: str) -> dict[str, object]:
-    """What a dataset changes of the defaults; `folder:PATH` goes by 'folder', and so on."""
-    return PRESETS.get(dataset.partition(":")[0], {})
-
-
 def _defaults_for_help(cls: type[C], argv: Sequence[str]) -> C:
     """The config of a command line with nothing but its --dataset and --method."""
     parser = Parser(add_help=False, allow_abbrev=False)
@@ -111,21 +106,21 @@ def _defaults_for_help(cls: type[C], argv: Sequence[str]) -> C:
 
 
 def _filled(cls: type[C], given: dict[str, object]) -> C:
-    """The config of the values given; the method fills what they leave, then recipe and dataset.
+    """The config of the values given, or else the method's, the recipe's or the dataset's.
 
     A setting of other methods only is as if it were not given.
     """
     known = {field.name for field in dataclasses.fields(cls)}
-    presets = preset(given["dataset"]) if "dataset" in given else {}
-    presets = {**presets, **RECIPES.get(given.get("preset"), {})}
+    kind = given.get("dataset", "").partition(":")[0]  # folder of folder:PATH
+    defaults = {**DATASET_DEFAULTS.get(kind, {}), **RECIPES.get(given.get("preset"), {})}
     if given.get("first_latents") == 0:  # none waits, and so none is added
-        presets.pop("add_at", None)
+        defaults.pop("add_at", None)
     if "method" in known:
         name = given.get("method", cls.method)
         method = METHODS.get(name, Method())  # the check below tells
-        presets = {**presets, **method.defaults}
+        defaults = {**defaults, **method.defaults}
         given = {n: v for n, v in given.items() if n not in settings_of_others(name)}
-    return cls(**{**{n: v for n, v in presets.items() if n in known}, **given})
+    return cls(**{**{n: v for n, v in defaults.items() if n in known}, **given})
 
 
 def _check_method_flags(given: dict[str, object], configs: Sequence[TrainConfig]) -> None:

@@ -16,7 +16,7 @@ from factorvae.methods import METHODS
 
 RGB = {"hidden_dim": 256}  # the paper's wider layer for data in colour
 # what a dataset changes of the defaults; every dataset is listed
-PRESETS: dict[str, dict[str, object]] = {
+DATASET_DEFAULTS: dict[str, dict[str, object]] = {
     "dsprites": {},
     "shapes3d": {**RGB, "gamma": 7.0},
     "rooms": {**RGB, "gamma": 7.0},
@@ -34,8 +34,8 @@ PRESETS: dict[str, dict[str, object]] = {
     "npz": RGB,
 }
 PATHS = {"folder": "PATH", "npz": "FILE"}  # what stands behind the colon of those of a user's own
-DATASET_NAMES = tuple(f"{name}:{PATHS[name]}" if name in PATHS else name for name in PRESETS)
-# what --preset changes of the defaults, after the dataset and before the method
+DATASET_NAMES = tuple(f"{n}:{PATHS[n]}" if n in PATHS else n for n in DATASET_DEFAULTS)
+# what --preset changes of the defaults
 RECIPES: dict[str, dict[str, object]] = {
     "fast": {
         **{"disc_width": 300, "disc_standardize": True, "lr": 6e-4, "lr_disc": 1e-3},

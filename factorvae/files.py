@@ -50,6 +50,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_left_by_killed(path: Path) -> None:
+    """What processes that were killed within `whole_file` have left of it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def version_of(path: Path) -> tuple[int, int, int] | None:
     """What is another after each time that `whole_file` writes there; None where no file is."""
     try:

@@ -46,11 +46,17 @@ PENALTY_COLUMNS = ("penalty",)
 LARGEST = 1e100  # of a figure, which no float32 reaches
 
 
+def columns_of_method(method: str) -> tuple[str, ...]:
+    """What a step of it tells besides recon, kl and the KL of each latent."""
+    if method in PENALTIES:
+        return PENALTY_COLUMNS
+    return DISCRIMINATOR_COLUMNS if METHODS[method].discriminator else ()
+
+
 def columns(latent_dim: int, method: str = "factorvae") -> list[str]:
     """The header of stats.csv."""
     kl_columns = [f"kl_{j}" for j in range(latent_dim)]
-    of_method = PENALTY_COLUMNS if method in PENALTIES else DISCRIMINATOR_COLUMNS
-    losses = ["recon", "kl", *of_method]
+    losses = ["recon", "kl", *(columns_of_method(method) or DISCRIMINATOR_COLUMNS)]
     return ["step", *losses, *kl_columns, "images_per_second"]
 
 

@@ -11,8 +11,8 @@ import evaluate
 import train
 from factorvae.command_line import parse, parse_sweep
 from factorvae.config import (
+    DATASET_DEFAULTS,
     DATASET_NAMES,
-    PRESETS,
     RECIPES,
     EvaluateConfig,
     TrainConfig,
@@ -63,7 +63,7 @@ def test_presets_fill_only_what_is_unset():
     assert parsed("--dataset", "chairs", "--gamma", "6.4").gamma == 6.4
     assert parsed("--dataset", "folder:/some/where").hidden_dim == 256
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert all(set(preset) <= fields for preset in PRESETS.values())
+    assert all(set(defaults) <= fields for defaults in DATASET_DEFAULTS.values())
 
 
 def test_a_recipe_fills_what_flags_and_method_leave_unset():

@@ -11,7 +11,7 @@ from factorvae.encoding import EncodedDataset
 from factorvae.encoding.windows import Window, WindowEncoder, window_batches, windows_of
 from factorvae.errors import UserError
 from factorvae.metrics.interventions import sample_factors
-from factorvae.models import VAE
+from factorvae.models import VAE, Encoder
 
 
 class Counting:
@@ -59,6 +59,20 @@ def noise_of(sprites, channels):
     shape = (len(sprites), channels, 64, 64)
     pixels = np.random.default_rng(0).integers(1, 256, shape, dtype=np.uint8)
     return Dataset("noise", "drawn", Pixels(pixels))
+
+
+class AddsOne(Encoder):
+    def forward(self, x):
+        mu, logvar = super().forward(x)
+        return mu + 1, logvar
+
+
+def test_an_encoder_of_ones_own_is_asked_itself(sprites, monkeypatch):
+    monkeypatch.setattr(encoding, "WINDOWED_FROM", 1)
+    own = VAE((1, 64, 64), 4, encoder=AddsOne((1, 64, 64), 4, 16)).eval()
+    index = np.arange(100)
+    means = EncodedDataset(own, sprites).codes(index)
+    np.testing.assert_allclose(means, plainly_encoded(own, sprites, index)[0], atol=1e-5)
 
 
 def test_each_image_is_encoded_once_and_only_those_asked_for(sprites):

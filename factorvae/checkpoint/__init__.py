@@ -18,7 +18,7 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset, options_of
 from factorvae.errors import BadCheckpoint, UserError
 from factorvae.files import CHECKPOINT_NAME, RUNS, whole_file
-from factorvae.models import VAE, Discriminator, discriminator_of
+from factorvae.models import VAE, Discriminator, discriminator_of, vae_of
 
 PRETRAINED = Path(__file__).parents[2] / "pretrained"  # the models that ship
 DEFAULT_MODEL = PRETRAINED / "dsprites_factorvae.pt"
@@ -176,9 +176,8 @@ def weights_digest(checkpoint: dict) -> str:
 
 def restore_vae(checkpoint: dict, device: torch.device | str = "cpu") -> VAE:
     """The checkpoint's VAE, in evaluation mode."""
-    config = checkpoint["config"]
     image_shape = tuple(checkpoint["dataset"]["image_shape"])
-    vae = VAE(image_shape, config["latent_dim"], config["hidden_dim"])
+    vae = vae_of(config_of(checkpoint["config"]), image_shape)
     vae.load_state_dict(checkpoint["vae"])
     return vae.to(device).eval()
 

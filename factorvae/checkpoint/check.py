@@ -23,7 +23,7 @@ from factorvae.config import (
 from factorvae.errors import BadCheckpoint, UserError
 from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
-from factorvae.penalties import PENALTIES
+from factorvae.run_log import columns_of_method
 
 Names = Mapping[str, Tensor]  # on the meta device: names, shapes and dtypes, without any memory
 
@@ -177,8 +177,7 @@ def _check_resumable(checkpoint: dict, config: TrainConfig) -> None:
     missing += [n for n in sections if n.endswith("_optimizer") and not checkpoint.get(n)]
     if missing:
         raise _Misfit(f"it lacks {', '.join(dict.fromkeys(missing))}")
-    of_method = 3 if method.discriminator else 1 if config.method in PENALTIES else 0
-    figures = config.latent_dim + 2 + of_method
+    figures = 2 + len(columns_of_method(config.method)) + config.latent_dim
     sums = torch.empty(figures, dtype=torch.float64, device="meta")
     counts = torch.empty(figures, dtype=torch.int64, device="meta")
     _check_tensor("sums", checkpoint["sums"], sums)

@@ -10,7 +10,7 @@ from factorvae.datasets import Dataset
 from factorvae.device import exact_float32, in_threads
 from factorvae.encoding.windows import MULTIPLE, Window, WindowEncoder, window_batches, windows_of
 from factorvae.errors import UserError
-from factorvae.models import VAE
+from factorvae.models import VAE, Encoder
 from factorvae.progress import track
 
 LARGEST = 1e30  # of a mean's square, a variance and its log: sums over images are float32, too
@@ -49,8 +49,9 @@ class EncodedDataset:
 
     @cached_property
     def _window_encoder(self) -> WindowEncoder | None:
-        """Where images are mostly black; made when there are enough of them to gain by it."""
-        if not _mostly_black(self.dataset):
+        """Of the paper's encoder, where images are mostly black and enough to gain by it."""
+        papers = type(self.vae.encoder) is Encoder  # another's forward may be anything
+        if not papers or not _mostly_black(self.dataset):
             return None
         return WindowEncoder(self.vae.encoder, self.dataset.image_shape)
 

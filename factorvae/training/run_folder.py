@@ -18,6 +18,7 @@ from factorvae.files import (
     RUNS,
     STATS_NAME,
     json_object,
+    remove_left_by_killed,
     whole_file,
     written_to,
 )
@@ -164,8 +165,7 @@ def make_run_dir(run_dir: Path, config: TrainConfig) -> None:
             for name in (CHECKPOINT_NAME, STATS_NAME, LOG_NAME, METRICS_NAME):
                 (run_dir / name).unlink(missing_ok=True)
         for name in (CHECKPOINT_NAME, STATS_NAME, CONFIG_NAME):
-            for left_by_killed in run_dir.glob(f".{name}.*.tmp"):
-                left_by_killed.unlink(missing_ok=True)
+            remove_left_by_killed(run_dir / name)
         settings = json.dumps(dataclasses.asdict(config), indent=2)
         with whole_file(run_dir / CONFIG_NAME) as file:
             file.write(f"{settings}\n".encode())

@@ -25,6 +25,7 @@ from factorvae.files import (
     CONFIG_NAME,
     SWEEP_NAME,
     json_object,
+    remove_left_by_killed,
     whole_file,
     written_to,
 )
@@ -53,8 +54,7 @@ def write_sweep(
     content["runs"] = [*earlier, *summaries]
     with written_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for left_by_killed in folder.glob(f".{SWEEP_NAME}.*.tmp"):
-            left_by_killed.unlink(missing_ok=True)
+        remove_left_by_killed(folder / SWEEP_NAME)
         with whole_file(folder / SWEEP_NAME) as file:
             file.write(f"{json.dumps(content, indent=2)}\n".encode())
 

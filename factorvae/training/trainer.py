@@ -82,7 +82,7 @@ class Trainer:
         self.world = world
         self.dtype = DTYPES[config.precision]
         self.steps_done = 0
-        self.steps_made = torch.zeros((), dtype=torch.int64, device=device)  # in CUDA graphs too
+        self.steps_on_device = torch.zeros((), dtype=torch.int64, device=device)  # for CUDA graphs
 
         weights = torch.Generator().manual_seed(derive_seed(config.seed, 0))
         if vae is not None and config.first_latents:
@@ -104,7 +104,7 @@ class Trainer:
         settings = {**asdict(config), "num_images": len(dataset)}
         self.penalty = penalty or bind_penalty(config.method, settings)
         self.penalty_given = penalty and getattr(penalty, "__name__", type(penalty).__name__)
-        self.discriminator = None
+        self.discriminator = self.disc_optimizer = None
         if method.discriminator and self.penalty is None:
             self.discriminator = discriminator_of(config, weights).to(device)
             self.disc_parameters = list(self.discriminator.parameters())
@@ -140,14 +140,14 @@ class Trainer:
         of_method = PENALTY_COLUMNS if self.penalty else of_method
         return ["recon", "kl", *of_method, *(f"kl_{j}" for j in range(self.config.latent_dim))]
 
-    def step(self, x1: Tensor, x2: Tensor | None) -> Tensor:
+    def step(self, x1: Tensor, x2: Tensor | None = None) -> Tensor:
         """One step of Algorithm 2 on two independent batches of images.
 
         A method without a discriminator makes the first half alone.
 
-        `inputs` says which network's gradients a backward pass is for. The discriminator sees z in
-        either half: one pass over both kinds of codes takes its gradients at once, where one graph
-        for both losses would take them twice, to add them up.
+        `inputs` limits each backward pass to one network. z goes through the discriminator a second
+        time, together with the permuted codes: the first pass's graph, kept for both losses, would
+        have its gradients computed twice.
 
         Args:
             x1, x2: [B, C, H, W] in [0, 1], or this process's part of them; without a
@@ -171,7 +171,7 @@ class Trainer:
             penalty = total_correlation(d_joint)
         elif self.penalty:  # of the whole batch: in a world of several, of all processes' codes
             codes = self.world.all_gather_codes(mu, logvar, z)
-            penalty = self.penalty(*codes, self.steps_made)
+            penalty = self.penalty(*codes, self.steps_on_device)
         loss = recon + beta * kl + gamma * penalty  # Eq. 2
         self.vae_optimizer.zero_grad()
         loss.backward(inputs=self.vae_parameters)
@@ -204,7 +204,7 @@ class Trainer:
         config = self.config
         if not config.anneals:
             return config.beta, config.gamma
-        when = (self.steps_made, config.anneal_from, config.anneal_until)
+        when = (self.steps_on_device, config.anneal_from, config.anneal_until)
         return (
             geometric(config.beta_start, config.beta, *when),
             geometric(config.gamma_start, config.gamma, *when),
@@ -219,7 +219,7 @@ class Trainer:
         hidden.weight.grad.mul_(self.trained)
 
     def _open_latents(self, before: int) -> None:
-        """Say which latents are trained, of what was to be done before so many steps."""
+        """Set which latents are trained, by the events that lie before so many steps."""
         if self.trained is None:
             return
         woken = any(step < before for step in self.wake_at)  # and with it all that waited
@@ -255,19 +255,16 @@ class Trainer:
 
     def _draw_and_step(self) -> None:
         """All that a step does on the device."""
-        x1, x2 = [*self.batches.draw(self.generator), None][:2]
-        self.figures.add(self.step(x1, x2))
-        if self.penalty or self.config.anneals:
-            self.steps_made += 1
+        self.figures.add(self.step(*self.batches.draw(self.generator)))
+        self.steps_on_device += 1
 
     def _turn(self) -> None:
         """Turn latents to where they are independent, in every process alike."""
         with torch.no_grad():
             parts = self._some_images(turning.NUM_IMAGES, self._last_generator())
             codes = [torch.cat(each) for each in zip(*map(self.vae.encode, parts), strict=True)]
-        disc_optimizer = self.disc_optimizer if self.discriminator else None
         turning.turn_latents(
-            self.vae, self.vae_optimizer, self.discriminator, disc_optimizer, *codes
+            self.vae, self.vae_optimizer, self.discriminator, self.disc_optimizer, *codes
         )
 
     def _wake(self) -> None:
@@ -321,7 +318,8 @@ class Trainer:
     def check_weights(self) -> None:
         """Raise UserError where a weight is not finite, or what Adam keeps of it.
 
-        Of a weight the next step's figures would tell; squares of gradients overflow long before.
+        A weight shows in the next step's figures; Adam's squares of gradients overflow long before
+        it, and show nowhere.
         """
         parts = [("VAE", self.vae, self.vae_optimizer)]
         if self.discriminator:
@@ -359,7 +357,7 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         """Go on from a checkpoint of the same settings, whatever device it was made on."""
         self.steps_done = state["step"]
-        self.steps_made.fill_(self.steps_done)
+        self.steps_on_device.fill_(self.steps_done)
         self.vae.load_state_dict(state["vae"])
         _load_moments(self.vae_optimizer, state["vae_optimizer"])
         if self.discriminator:

@@ -377,7 +377,7 @@ def test_cuda_graphs_replay_the_same_steps(sprites, same_convolutions, method):
     for trainer in (graphed, eager):
         trainer.advance(6)
         trainer.wait()
-        assert int(trainer.steps_made) == 6
+        assert int(trainer.steps_on_device) == 6
     assert set(graphed.launcher.graphs.recordings) == {2, 1}
     assert same_state(graphed.state_dict(), eager.state_dict())
 
