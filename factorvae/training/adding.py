@@ -1,4 +1,4 @@
-"""One more latent begins, with what those before it do not tell.
+"""One more latent begins, with what those before it do not explain.
 
 Latents that begin together may share out what explains most in a twisted way of which total
 correlation tells nothing. One that begins when others are settled has no part in what they hold.
@@ -13,14 +13,14 @@ from torch import Tensor
 from factorvae.models import VAE
 from factorvae.training.waking import STD, first_weights
 
-NUM_IMAGES = 4096  # by which it is told what the others tell
-FLOOR = 0.01  # of the features' mean variance, added to what is told of them
-LEAST_RATIO = 0.01  # of what is left to what is told, below which nothing is left
+NUM_IMAGES = 4096  # on which the features are regressed
+FLOOR = 0.01  # of the features' mean variance, added to what is explained of them
+LEAST_RATIO = 0.01  # of residual to explained variance, below which nothing is left
 
 
 @torch.no_grad()
-def untold_direction(vae: VAE, latent: int, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """What a latent is to begin with: the function of the images that those before it tell least.
+def residual_direction(vae: VAE, latent: int, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What a latent is to begin with: the feature of the images that those before it explain least.
 
     Args:
         vae: with the paper's encoder.
@@ -29,12 +29,12 @@ def untold_direction(vae: VAE, latent: int, parts: Iterable[Tensor]) -> tuple[Te
 
     Returns:
         Weights of the encoder's last features and a bias, [hidden_dim] and [], on the CPU, which
-        make means of deviation STD around 0; all 0 where the others tell everything.
+        make means of deviation STD around 0; all 0 where the others explain everything.
     """
     encoder = vae.encoder
     images = (part.contiguous(memory_format=torch.channels_last) for part in parts)
     features = torch.cat([*map(encoder.features, images)])  # [N, hidden_dim]
-    row = least_told(features, encoder.head(features)[:, :latent])  # [hidden_dim]
+    row = least_explained(features, encoder.head(features)[:, :latent])  # [hidden_dim]
     means = features.cpu() @ row  # [N]
     row *= STD / means.std().clamp_min(1e-6)
     return row, -features.cpu().mean(dim=0) @ row
@@ -44,7 +44,7 @@ def untold_direction(vae: VAE, latent: int, parts: Iterable[Tensor]) -> tuple[Te
 def add_latent(
     vae: VAE, latent: int, row: Tensor, bias: Tensor, generator: torch.Generator
 ) -> None:
-    """Let a latent whose weights are 0 begin with what `untold_direction` found, in place.
+    """Let a latent whose weights are 0 begin with what `residual_direction` found, in place.
 
     The decoder's column is drawn by the generator, on the CPU. Adam's moments of these weights are
     0 and stay so: with its second ones so young, the first steps are some three times the rate.
@@ -55,22 +55,23 @@ def add_latent(
     hidden.weight[:, latent].copy_(first_weights(hidden.weight, generator)[:, latent])
 
 
-def least_told(features: Tensor, codes: Tensor) -> Tensor:
-    """The weights [F] of features [N, F] whose sum is told least by codes [N, K], on the CPU.
+def least_explained(features: Tensor, codes: Tensor) -> Tensor:
+    """The direction [F] of features [N, F] that codes [N, K] explain least, on the CPU.
 
-    Told is what a cubic polynomial of the codes tells. The ratio of the variance that is left to
-    the one that is told is the largest, a generalised eigenvalue; where hardly any is left, 0.
+    Explained is what least squares on a cubic polynomial of the codes gives. The direction is the
+    generalised eigenvector of the largest ratio of residual to explained variance; 0 where hardly
+    any residual is left.
     """
     features, codes = features.double().cpu(), codes.double().cpu()
     features = features - features.mean(dim=0)
     terms = _cubic_terms(codes)  # [N, T]
-    told = terms @ torch.linalg.lstsq(terms, features).solution  # [N, F]
-    left = features - told
-    left, told = left.T @ left, told.T @ told  # [F, F] each
-    floor = FLOOR * (left + told).diagonal().mean().clamp_min(1e-12)
-    root = torch.linalg.cholesky(told + floor * torch.eye(len(told)))
+    explained = terms @ torch.linalg.lstsq(terms, features).solution  # [N, F]
+    residual = features - explained
+    residual, explained = residual.T @ residual, explained.T @ explained  # [F, F] each
+    floor = FLOOR * (residual + explained).diagonal().mean().clamp_min(1e-12)
+    root = torch.linalg.cholesky(explained + floor * torch.eye(len(explained)))
     inverse = torch.linalg.inv(root)
-    ratios, directions = torch.linalg.eigh(inverse @ left @ inverse.T)
+    ratios, directions = torch.linalg.eigh(inverse @ residual @ inverse.T)
     row = inverse.T @ directions[:, -1]
     row *= row[row.abs().argmax()].sign() / row.norm()  # an eigenvector has no sign or size
     return (row * (ratios[-1] > LEAST_RATIO)).float()

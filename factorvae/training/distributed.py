@@ -4,9 +4,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from factorvae.errors import UserError
+from factorvae.files import locked_folder
 
 T = TypeVar("T")
 
@@ -77,6 +79,16 @@ class World:
         made = [self.run_everywhere(make if self.rank == 0 else _nothing)]
         dist.broadcast_object_list(made, src=0)
         return made[0]
+
+    @contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """The block runs in a folder that rank 0 has locked for all, on whatever machines.
+
+        Raises UserError in all of them where another command trains there.
+        """
+        with ExitStack() as locks:
+            self.broadcast_from_rank0(lambda: locks.enter_context(locked_folder(folder)))
+            yield
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:

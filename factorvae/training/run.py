@@ -20,7 +20,7 @@ from factorvae.device import (
     use_threads,
 )
 from factorvae.errors import BadCheckpoint, UserError
-from factorvae.files import CHECKPOINT_NAME, STATS_NAME, locked_folder, version_of
+from factorvae.files import CHECKPOINT_NAME, STATS_NAME, version_of
 from factorvae.methods import METHODS
 from factorvae.models import model_on_meta
 from factorvae.progress import Progress
@@ -30,8 +30,8 @@ from factorvae.training.loop import ProgressOfRun, fit, shortfalls, total_steps
 from factorvae.training.run_folder import (
     check_same_data,
     earlier_checkpoint,
+    folder_of,
     make_run_dir,
-    run_dir_of,
     swept_settings,
 )
 from factorvae.training.signals import StopSignals
@@ -51,8 +51,8 @@ class Run:
 
     Raises:
         UserError: its folder holds another run, or one on other data; or its batches are larger
-            than the data, or not to be split over the processes. One of a damaged checkpoint has
-            failed, and where several processes share it, this tells them.
+            than the data, or not to be split over the processes. A damaged checkpoint makes the
+            run 'failed'; where several processes share it, it is a UserError in all of them.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Run:
         check_batches(config, len(dataset), world)
         self.config, self.dataset, self.world = config, dataset, world
         self._kept: tuple[object, dict] | None = None  # of that version of the file
-        self.folder = run_dir_of(config)
+        self.folder = folder_of([config])
         self.until = total_steps(config, len(dataset))
         self.error = ""
         try:
@@ -104,27 +104,18 @@ class Run:
         config, dataset, world = self.config, self.dataset, self.world
         check_memory(config, dataset.image_shape, device)
         threads = use_threads(threads)
-        locks = contextlib.ExitStack()
-        with locks:
-            world.broadcast_from_rank0(lambda: locks.enter_context(locked_folder(self.folder)))
-            yield from self._train_alone_here(device, threads, stop, bar)
-
-    def _train_alone_here(
-        self, device: torch.device, threads: int, stop: StopSignals, bar: ProgressOfRun
-    ) -> Iterator[None]:
-        """Train in a folder that no other process writes to."""
-        config, dataset, world = self.config, self.dataset, self.world
-        trainer = Trainer(config, dataset, device, world)
-        earlier = world.broadcast_from_rank0(self._earlier)
-        self.steps = 0
-        if earlier is not None:
-            trainer.load_state_dict(earlier)
-            self.steps = earlier["step"]
-        world.broadcast_from_rank0(lambda: make_run_dir(self.folder, config))
-        try:
-            yield from self._train(trainer, threads, stop, bar)
-        finally:
-            trainer.close()
+        with world.locked(self.folder):
+            trainer = Trainer(config, dataset, device, world)
+            earlier = world.broadcast_from_rank0(self._earlier)
+            self.steps = 0
+            if earlier is not None:
+                trainer.load_state_dict(earlier)
+                self.steps = earlier["step"]
+            world.broadcast_from_rank0(lambda: make_run_dir(self.folder, config))
+            try:
+                yield from self._train(trainer, threads, stop, bar)
+            finally:
+                trainer.close()
 
     def _train(
         self, trainer: Trainer, threads: int, stop: StopSignals, bar: ProgressOfRun

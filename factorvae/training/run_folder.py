@@ -28,11 +28,11 @@ from factorvae.run_log import is_log
 SWEPT = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata["several"]]
 
 
-def run_dir_of(config: TrainConfig) -> Path:
-    """--output_dir, or runs/dsprites_beta1_gamma6.4_seed0."""
-    if config.output_dir is not None:
-        return Path(config.output_dir)
-    return Path(RUNS) / run_name([config])
+def folder_of(configs: Sequence[TrainConfig]) -> Path:
+    """Of a run or a sweep: --output_dir, or runs/ and its name."""
+    if configs[0].output_dir is not None:
+        return Path(configs[0].output_dir)
+    return Path(RUNS) / run_name(configs)
 
 
 def run_name(configs: Sequence[TrainConfig]) -> str:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shlex
 import signal
+import typing
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
@@ -24,12 +25,12 @@ from factorvae.config import TrainConfig
 from factorvae.datasets import Dataset, load_dataset
 from factorvae.device import keep_freed_memory, use_threads
 from factorvae.errors import UserError
-from factorvae.files import RUNS, SWEEP_NAME, locked_folder
+from factorvae.files import SWEEP_NAME, locked_folder
 from factorvae.progress import Progress
 from factorvae.training.distributed import World
 from factorvae.training.loop import shortfalls
 from factorvae.training.run import Run, about_device, check_batches, how_to_go_on
-from factorvae.training.run_folder import make_run_dir, run_name
+from factorvae.training.run_folder import folder_of, make_run_dir, run_name
 from factorvae.training.signals import SIGNALS, StopSignals, end_with_parent
 from factorvae.training.sweep_folder import check_same_sweep, sweep_table, write_sweep
 
@@ -37,21 +38,14 @@ RUNS_PER_DEVICE = 16  # on CUDA at a time, by default
 CPU = torch.device("cpu")
 
 
-def sweep_dir_of(configs: Sequence[TrainConfig]) -> Path:
-    """--output_dir, or runs/dsprites_beta1_gamma1+6.4_seed0-9."""
-    if configs[0].output_dir is not None:
-        return Path(configs[0].output_dir)
-    return Path(RUNS) / run_name(configs)
-
-
 def is_sweep(configs: Sequence[TrainConfig]) -> bool:
     """Whether there are several runs, or one that joins the sweep in its --output_dir."""
-    return len(configs) > 1 or os.path.exists(sweep_dir_of(configs) / SWEEP_NAME)
+    return len(configs) > 1 or os.path.exists(folder_of(configs) / SWEEP_NAME)
 
 
 def runs_of(configs: Sequence[TrainConfig]) -> list[TrainConfig]:
     """The same, each with its own folder in the sweep's."""
-    folder = sweep_dir_of(configs)
+    folder = folder_of(configs)
     return [
         dataclasses.replace(config, output_dir=str(folder / run_name([config])))
         for config in configs
@@ -72,19 +66,19 @@ def train_sweep(
     if not world.alone:
         end_with_parent()  # torchrun's process of this machine
     check_batches(configs[0], len(dataset))  # before a folder is made
-    locks = contextlib.ExitStack()
-    with locks:  # by one process for all that share the sweep, on whatever machines
-        folder = sweep_dir_of(configs)
-        world.broadcast_from_rank0(lambda: locks.enter_context(locked_folder(folder)))
-        return _train_sweep(configs, dataset, device, world)
+    folder = folder_of(configs)
+    with world.locked(folder):
+        return _train_sweep(folder, runs_of(configs), dataset, device, world)
 
 
 def _train_sweep(
-    configs: Sequence[TrainConfig], dataset: Dataset, device: torch.device, world: World
+    folder: Path,
+    configs: Sequence[TrainConfig],
+    dataset: Dataset,
+    device: torch.device,
+    world: World,
 ) -> int:
-    """`train_sweep` in a folder that no other command writes to."""
-    folder = sweep_dir_of(configs)
-    configs = runs_of(configs)
+    """`train_sweep` in a folder that no other command writes to; each config has its own there."""
     runs = world.run_everywhere(lambda: _look_up(folder, configs, dataset, world))
     to_do = [run for run in runs if run.state not in ("finished", "failed")]
     threads = use_threads(configs[0].threads)
@@ -272,6 +266,21 @@ def _turn(steps: Iterator[None]) -> str:
     return "goes on"
 
 
+class Shown(typing.NamedTuple):
+    """What a run in a process of its own sends on its way: steps since the last, and figures."""
+
+    steps: int
+    figures: str
+
+
+class Ended(typing.NamedTuple):
+    """What it sends last."""
+
+    state: str
+    error: str
+    steps: int
+
+
 class PipedBar:
     """What a run in a process of its own tells the sweep, and is told by it."""
 
@@ -285,10 +294,10 @@ class PipedBar:
             self.stop.signal = signal.SIGTERM
 
     def show(self, figures: str) -> None:
-        self.send((self.steps, figures))
+        self.send(Shown(self.steps, figures))
         self.steps = 0
 
-    def send(self, message: tuple) -> None:
+    def send(self, message: Shown | Ended | UserError) -> None:
         with contextlib.suppress(ConnectionError):  # the sweep's process is gone
             self.connection.send(message)
 
@@ -297,7 +306,7 @@ class PipedBar:
 
 
 def _train_in_process(config: TrainConfig, threads: int, connection: Connection) -> None:
-    """A process's work: one run. Sends its progress, and in the end its state, error and steps."""
+    """A process's work: one run. Sends its progress, and how it ended or why it did not begin."""
     end_with_parent()
     keep_freed_memory()
     with StopSignals() as stop:
@@ -307,11 +316,11 @@ def _train_in_process(config: TrainConfig, threads: int, connection: Connection)
             dataset = load_dataset(config.dataset, config.data_dir, **config.dataset_options())
             run = Run(config, dataset)
         except UserError as error:
-            bar.send(("failed", str(error), 0))
+            bar.send(error)
             return
         for _ in _attempt(run, CPU, threads, stop, bar):
             pass
-    bar.send((run.state, run.error, run.steps))
+    bar.send(Ended(run.state, run.error, run.steps))
 
 
 def _in_processes(
@@ -350,22 +359,23 @@ def _in_processes(
         for connection in wait(list(active), timeout=0.2):
             run, run_bar, process = active[connection]
             message = _received(connection)
-            if message is not None and len(message) == 2:
-                run_bar.advance(message[0])
-                run_bar.show(message[1])
+            if isinstance(message, Shown):
+                run_bar.advance(message.steps)
+                run_bar.show(message.figures)
                 continue
             process.join()
-            if message is None:
-                run.fail(f"its process died (exit code {process.exitcode})")
-            else:
+            if isinstance(message, Ended):
                 run.state, run.error, run.steps = message
+            else:
+                died = f"its process died (exit code {process.exitcode})"
+                run.fail(died if message is None else str(message))
             del active[connection]
             connection.close()
             run_bar.close()
             ended(run)
 
 
-def _received(connection: Connection) -> tuple | None:
+def _received(connection: Connection) -> Shown | Ended | UserError | None:
     """The next message; None where the process at the other end is gone."""
     try:
         return connection.recv()

@@ -260,9 +260,8 @@ class Trainer:
 
     def _turn(self) -> None:
         """Turn latents to where they are independent, in every process alike."""
-        with torch.no_grad():
-            parts = self._some_images(turning.NUM_IMAGES, self._last_generator())
-            codes = [torch.cat(each) for each in zip(*map(self.vae.encode, parts), strict=True)]
+        parts = self._some_images(turning.NUM_IMAGES, self._last_generator())
+        codes = waking.encode_parts(self.vae, parts)
         turning.turn_latents(
             self.vae, self.vae_optimizer, self.discriminator, self.disc_optimizer, *codes
         )
@@ -270,8 +269,8 @@ class Trainer:
     def _wake(self) -> None:
         """Let faint latents begin anew, in every process alike."""
         generator = self._last_generator()
-        images = torch.cat([*self._some_images(waking.NUM_IMAGES, generator)])
-        waking.wake_latents(self.vae, self.vae_optimizer, images, generator)
+        parts = [*self._some_images(waking.NUM_IMAGES, generator)]
+        waking.wake_latents(self.vae, self.vae_optimizer, parts, generator)
         self._open_latents(before=self.steps_done + 1)
 
     def _add(self) -> None:
@@ -280,7 +279,7 @@ class Trainer:
         latent = self.config.first_latents + self.add_at.index(self.steps_done)
         parts = self._some_images(adding.NUM_IMAGES, self._last_generator())
         row, bias = self.world.broadcast_from_rank0(
-            lambda: adding.untold_direction(self.vae, latent, parts)
+            lambda: adding.residual_direction(self.vae, latent, parts)
         )
         adding.add_latent(self.vae, latent, row, bias, self._last_generator())
         self._open_latents(before=self.steps_done + 1)

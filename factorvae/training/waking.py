@@ -1,5 +1,7 @@
 """Latents that say next to nothing begin anew, with what the encoder has learnt since."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -13,7 +15,9 @@ STD = 0.5  # of a woken latent's means; its variances begin at 1
 
 
 @torch.no_grad()
-def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Generator) -> Tensor:
+def wake_latents(
+    vae: VAE, optimizer: Adam, parts: Sequence[Tensor], generator: torch.Generator
+) -> Tensor:
     """Draw anew, in place, the encoder's rows and the decoder's column of every faint latent.
 
     Such a latent's means become a random linear function of the encoder's last features, centred
@@ -22,14 +26,14 @@ def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Gen
 
     Args:
         vae: with the paper's encoder and decoder.
-        images: of the training data, [N, C, H, W].
+        parts: images of the training data, [B, C, H, W] each.
         generator: draws the weights, on the CPU.
 
     Returns:
         Which latents were faint, of at most FAINT_KL nats: bool [latent_dim].
     """
     head, hidden = vae.encoder.head, vae.decoder.hidden
-    mu, logvar = _encode(vae, images)  # [N, latent_dim] each
+    mu, logvar = encode_parts(vae, parts)  # [N, latent_dim] each
     faint = kl_per_latent(mu, logvar) <= FAINT_KL
     rows = torch.cat([faint, faint])  # of the head: those of mu, then those of logvar
 
@@ -37,7 +41,7 @@ def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Gen
     drawn[vae.latent_dim :] = 0
     head.weight.copy_(torch.where(rows[:, None], drawn, head.weight))
     head.bias.mul_(~rows)
-    mu, _ = _encode(vae, images)
+    mu, _ = encode_parts(vae, parts)
     scale = STD / mu.std(dim=0).clamp_min(1e-6)  # [latent_dim]
     head.weight[: vae.latent_dim].mul_(torch.where(faint, scale, 1)[:, None])
     head.bias[: vae.latent_dim].sub_(torch.where(faint, mu.mean(dim=0) * scale, 0))
@@ -50,9 +54,10 @@ def wake_latents(vae: VAE, optimizer: Adam, images: Tensor, generator: torch.Gen
     return faint
 
 
-def _encode(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
-    """mu and logvar of the images, without the memory that a batch of all of them would take."""
-    mus, logvars = zip(*map(vae.encode, images.split(64)), strict=True)
+@torch.no_grad()
+def encode_parts(vae: VAE, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """mu and logvar of all images, without the memory that one batch of them would take."""
+    mus, logvars = zip(*map(vae.encode, parts), strict=True)
     return torch.cat(mus), torch.cat(logvars)
 
 

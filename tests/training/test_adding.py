@@ -11,7 +11,7 @@ from factorvae.config import TrainConfig
 from factorvae.errors import UserError
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent
-from factorvae.training.adding import add_latent, least_told, untold_direction
+from factorvae.training.adding import add_latent, least_explained, residual_direction
 from factorvae.training.trainer import Trainer
 from factorvae.training.waking import STD
 from tests.helpers import same_state
@@ -49,15 +49,15 @@ def test_the_direction_that_codes_tell_least_of_is_found():
     def agreement(row, source):
         return float(torch.corrcoef(torch.stack([mixed @ row, source]))[0, 1].abs())
 
-    row = least_told(mixed, codes)
+    row = least_explained(mixed, codes)
     assert agreement(row, hidden) > 0.95
     assert row.abs().max() == row.max()  # the sign is no matter of chance
-    assert torch.allclose(row, least_told(mixed, -codes), atol=1e-4)
-    assert agreement(least_told(mixed, codes[:, 1:]), hidden) < 0.9  # a is not told, and wider
-    assert not least_told(torch.ones(2000, 8), codes).any()  # nothing is left
-    assert not least_told(mixed[:8].repeat(20, 1), codes[:8].repeat(20, 1)).any()
+    assert torch.allclose(row, least_explained(mixed, -codes), atol=1e-4)
+    assert agreement(least_explained(mixed, codes[:, 1:]), hidden) < 0.9  # a is not told, and wider
+    assert not least_explained(torch.ones(2000, 8), codes).any()  # nothing is left
+    assert not least_explained(mixed[:8].repeat(20, 1), codes[:8].repeat(20, 1)).any()
     still = torch.ones(2000, 1)  # a code that tells nothing
-    assert least_told(mixed, still).norm() == pytest.approx(1)
+    assert least_explained(mixed, still).norm() == pytest.approx(1)
 
 
 def test_a_latent_is_added_and_the_others_stay(sprites):
@@ -66,7 +66,7 @@ def test_a_latent_is_added_and_the_others_stay(sprites):
     before = weights_of(vae)
     others = {name: weight.clone() for name, weight in vae.state_dict().items()}
     assert not before[2:].any() and before[:2].any(dim=1).all()
-    row, bias = untold_direction(vae, 2, images.split(100))
+    row, bias = residual_direction(vae, 2, images.split(100))
     add_latent(vae, 2, row, bias, torch.Generator().manual_seed(1))
     after = weights_of(vae)
     rest = [0, 1, 3, 4]
@@ -80,7 +80,7 @@ def test_a_latent_is_added_and_the_others_stay(sprites):
     assert vae.decoder.hidden.weight[:, 2].all()
     for name in {*others} - {"encoder.head.weight", "encoder.head.bias", "decoder.hidden.weight"}:
         assert torch.equal(vae.state_dict()[name], others[name])
-    assert torch.allclose(row / row.norm(), least_told(features, mu[:, :2]), atol=1e-3)
+    assert torch.allclose(row / row.norm(), least_explained(features, mu[:, :2]), atol=1e-3)
     generator = torch.Generator().manual_seed(2)
     at_random = features @ torch.randn(16, 20, generator=generator)
     shares = [told_by(mu[:, :2], values) for values in at_random.T]
@@ -89,7 +89,7 @@ def test_a_latent_is_added_and_the_others_stay(sprites):
 
 def test_where_the_others_tell_everything_the_new_one_says_nothing(sprites):
     vae = VAE((1, 64, 64), 5, 16, torch.Generator().manual_seed(0), first_latents=2)
-    row, bias = untold_direction(vae, 2, [sprites.batch(torch.zeros(300, dtype=torch.long))])
+    row, bias = residual_direction(vae, 2, [sprites.batch(torch.zeros(300, dtype=torch.long))])
     assert not row.any() and bias == 0
 
 

@@ -29,7 +29,7 @@ from factorvae.penalties import PENALTIES, bind_penalty
 from factorvae.run_log import columns, read_log
 from factorvae.setting import setting_of
 from factorvae.training.distributed import World
-from factorvae.training.run_folder import differing_flags, run_dir_of, run_name
+from factorvae.training.run_folder import differing_flags, folder_of, run_name
 from factorvae.training.sweep_folder import sweep_table
 from factorvae.training.trainer import Trainer
 from tests.helpers import rows_but_speed, same_state
@@ -179,7 +179,7 @@ def test_two_processes_have_the_penalty_and_gradient_of_the_whole_batch(method):
 def test_folders_name_the_method_but_of_the_two_that_gamma_tells():
     assert run_name([TrainConfig()]) == "dsprites_beta1_gamma6.4_seed0"
     assert run_name([config_of("betavae")]) == "dsprites_beta4_gamma0_seed0"
-    assert run_dir_of(config_of("btcvae", seed=3)).name == "dsprites_btcvae_beta1_gamma5_seed3"
+    assert folder_of([config_of("btcvae", seed=3)]).name == "dsprites_btcvae_beta1_gamma5_seed3"
     annealed = [config_of("annealed", capacity=c) for c in (10.0, 25.0)]
     assert run_name(annealed) == "dsprites_annealed_beta0_gamma1000_capacity10+25_seed0"
     both = [config_of(m, seed=s) for m in ("factorvae", "btcvae") for s in range(5)]

@@ -27,7 +27,8 @@ from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.errors import UserError
 from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log
-from factorvae.training.sweep import _in_turns, _train_in_process, runs_of, sweep_dir_of
+from factorvae.training.run_folder import folder_of
+from factorvae.training.sweep import _in_turns, _train_in_process, runs_of
 from factorvae.training.sweep_folder import check_same_sweep, read_sweep, write_sweep
 from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
@@ -252,7 +253,7 @@ def two(found):
 )
 def test_the_default_folder_of_a_sweep_tells_its_values(flags, folder):
     configs = parse_sweep(TrainConfig, "", flags)
-    assert sweep_dir_of(configs) == Path("runs") / folder
+    assert folder_of(configs) == Path("runs") / folder
 
 
 def test_every_run_has_a_folder_of_its_own_in_the_sweeps():
@@ -613,12 +614,12 @@ def test_the_process_of_a_run_tells_how_it_ended(tiny_data, tmp_path, monkeypatc
             while True:
                 messages.append(ours.recv())
         told.append(messages)
-    rows, (*_, failed), ((state, error, steps),) = told
+    rows, (*_, failed), (reason,) = told
     assert [steps for steps, _ in rows[:-1]] == [5, 5]
     assert rows[0][1].startswith("recon ")
     assert rows[-1] == ("finished", "", 10)
     assert failed[0] == "failed" and "not finite at step" in failed[1] and failed[2] == 0
-    assert (state, steps) == ("failed", 0) and "nowhere" in error
+    assert isinstance(reason, UserError) and "nowhere" in str(reason)
 
 
 @pytest.mark.slow

@@ -195,6 +195,7 @@ def test_the_vaes_loss_leaves_the_discriminator_alone(sprites):
 def test_gamma_zero_has_no_discriminator(sprites, tmp_path):
     trainer = train(sprites, tmp_path, dataclasses.replace(SMALL, gamma=0.0, beta=4.0), 4)
     assert trainer.discriminator is None
+    assert int(trainer.steps_on_device) == 4  # counted whether a term of the loss asks or not
     assert checkpoint.load_checkpoint(tmp_path)["discriminator"] is None
     log = read_log(tmp_path)
     assert math.isnan(log["tc"][0])

@@ -28,18 +28,18 @@ def asleep(sprites):
     with torch.no_grad():
         vae.encoder.head.weight.mul_(100).view(2, 5, 16)[:, FAINT] = 0
         vae.encoder.head.bias.view(2, 5)[:, FAINT] = 0
-    return vae, optimizer, images
+    return vae, optimizer, images.split(64)
 
 
 def test_faint_latents_begin_anew_and_the_others_stay(asleep):
-    vae, optimizer, images = asleep
+    vae, optimizer, parts = asleep
     before = {name: weight.clone() for name, weight in vae.state_dict().items()}
     moments = {p: optimizer.state[p]["exp_avg"].clone() for p in vae.parameters()}
-    found = wake_latents(vae, optimizer, images, torch.Generator().manual_seed(1))
+    found = wake_latents(vae, optimizer, parts, torch.Generator().manual_seed(1))
     assert found.nonzero().flatten().tolist() == FAINT
 
     with torch.no_grad():
-        mu, logvar = vae.encode(images)
+        mu, logvar = vae.encode(torch.cat(parts))
     assert mu[:, FAINT].mean(dim=0).abs().max() < 1e-4
     assert torch.allclose(mu[:, FAINT].std(dim=0), torch.tensor(STD), rtol=1e-3)
     assert not logvar[:, FAINT].any()
@@ -68,18 +68,19 @@ def test_faint_latents_begin_anew_and_the_others_stay(asleep):
 
 
 def test_where_none_is_faint_nothing_changes(asleep):
-    vae, optimizer, images = asleep
-    wake_latents(vae, optimizer, images, torch.Generator().manual_seed(1))
+    vae, optimizer, parts = asleep
+    wake_latents(vae, optimizer, parts, torch.Generator().manual_seed(1))
     before = {name: weight.clone() for name, weight in vae.state_dict().items()}
-    assert not wake_latents(vae, optimizer, images, torch.Generator().manual_seed(2)).any()
+    assert not wake_latents(vae, optimizer, parts, torch.Generator().manual_seed(2)).any()
     assert all(torch.equal(weight, before[name]) for name, weight in vae.state_dict().items())
 
 
 def test_a_run_wakes_latents_at_its_steps_and_at_no_others(sprites, monkeypatch):
     woken = []
 
-    def note(vae, optimizer, images, generator):
-        woken.append((trainer.steps_done, images.shape, generator.initial_seed()))
+    def note(vae, optimizer, parts, generator):
+        shape = torch.cat([*parts]).shape
+        woken.append((trainer.steps_done, shape, generator.initial_seed()))
 
     monkeypatch.setattr("factorvae.training.waking.wake_latents", note)
     trainer = Trainer(dataclasses.replace(SMALL, wake_at=(7, 3, 4)), sprites)
