@@ -31,6 +31,7 @@ from factorvae.datasets import Dataset, load_dataset
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.images import Preparation, decode
 from factorvae.datasets.table import Pixels
+from factorvae.device import usable_cores
 from factorvae.training.trainer import Trainer
 
 BATCH = 64
@@ -64,7 +65,7 @@ def spread(figures: list[float], unit: str = "") -> str:
 def loader_rates(folder: Path, preparation: Preparation) -> list[float]:
     """Images per second of the faster of no workers and one for each core; start-up not counted."""
     by_workers = []
-    for workers in (0, cores()):
+    for workers in (0, usable_cores()):
         loader = DataLoader(Files(folder, preparation), BATCH, shuffle=True, num_workers=workers)
         rates = []
         for _ in range(REPEATS):
@@ -97,10 +98,6 @@ def table_rates(dataset: Dataset, device: str) -> list[float]:
             torch.cuda.synchronize()
         rates.append(images / (time.perf_counter() - start))
     return rates
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def write_pictures(folder: Path, n: int, height: int, width: int, kind: str) -> Path:

@@ -238,7 +238,7 @@ def test_runs_are_measured_on_their_way_and_the_curve_is_drawn(laptop, monkeypat
     run(laptop)
     lines = (laptop / "docs" / "results_on_the_way.csv").read_text().splitlines()
     assert len(lines) == 5 and lines[1].endswith("1000,10,0.1,0.125,60.0")
-    (curve,) = curves_of(curve_rows(options)).values()
+    (curve,) = curves_of(curve_rows(laptop / "runs")).values()
     assert [points[:, 2].tolist() for points in curve] == [[0.1, 0.5]] * 2
     assert (laptop / "docs" / "results_on_the_way.png").stat().st_size > 5000
 
@@ -260,16 +260,16 @@ def tiny(tmp_path, monkeypatch):
 
 
 def test_what_is_carried_replaces_no_file_of_others(laptop):
-    parts, options = laptop / "parts", argparse.Namespace(output_dir=laptop / "runs")
+    parts = laptop / "parts"
     parts.mkdir()
     foreign = ("model.ckpt.index", "finished-all.zip", "notes.txt")
     for name in (*foreign, "finished-7.zip"):  # the last one of an earlier call
         (parts / name).write_text(name)
-    carry_to(parts, options)
+    carry_to(parts, laptop / "runs")
     assert {path.name for path in parts.iterdir()} == {*foreign, "finished-0.zip"}
-    there = argparse.Namespace(output_dir=laptop / "there")
+    there = laptop / "there"
     carry_from(parts, there)
-    runs = {path.parent.name for path in (laptop / "there").rglob(CHECKPOINT_NAME)}
+    runs = {path.parent.name for path in there.rglob(CHECKPOINT_NAME)}
     assert runs == {f"dsprites_beta1_gamma6.4_seed{seed}" for seed in (0, 1)}
     (parts / "finished-0.zip").write_text("torn")
     with pytest.raises(UserError, match="finished-0.zip is damaged"):
@@ -296,8 +296,7 @@ def test_a_sweep_of_which_one_run_is_finished_is_gone_on_with_elsewhere(
     for run_dir, seed, steps in ((first, "0", "6"), (second, "1", "3")):
         flags = [*tiny.flags.split(), "--seed", seed, "--max_steps", steps]
         assert run_main(train.main, *flags, "--output_dir", run_dir)[0] == 0
-    options = argparse.Namespace(output_dir=tmp_path / "here")
-    carry_to(tmp_path / "parts", options)
+    carry_to(tmp_path / "parts", tmp_path / "here")
     table = tiny.run_in("there", "--carry", str(tmp_path / "parts"))
     assert [row["steps"] for row in csv.DictReader(table.splitlines())] == ["6", "6"]
     log = tmp_path / "there" / "laptop" / "tiny" / second.name / "log.txt"

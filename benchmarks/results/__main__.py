@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         Budget() if options.minutes is None else Budget(time.monotonic() + options.minutes * 60)
     )
     if options.carry and options.carry.is_dir():
-        carry_from(options.carry, options)
+        carry_from(options.carry, options.output_dir)
     if not options.draw:
         work(options, budget)
     if options.carry:
-        carry_to(options.carry, options)
+        carry_to(options.carry, options.output_dir)
     ship(write_results(options), options)
 
 

@@ -1,6 +1,5 @@
 """Results in files of at most 16 MiB, for machines that are lent for minutes."""
 
-import argparse
 import io
 import re
 import zipfile
@@ -15,7 +14,7 @@ from factorvae.files import CHECKPOINT_NAME, whole_file
 PART_BYTES = 16 << 20
 
 
-def carry_to(folder: Path, options: argparse.Namespace) -> None:
+def carry_to(folder: Path, output_dir: Path) -> None:
     """Put what was made into `folder`, in files of at most PART_BYTES.
 
     Each is written whole, and those of an earlier call that are no more go afterwards.
@@ -28,13 +27,13 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
             file.write(data)
         written.add(name)
 
-    base, number = options.output_dir, 0
+    number = 0
     together: dict[Path, bytes] = {}  # of the next archive of finished runs
     size = 0
     runs = [
         (run, length_of(sweep))
         for profile, sweep in all_sweeps()
-        for run in runs_of(sweep, base / profile / sweep.name)
+        for run in runs_of(sweep, output_dir / profile / sweep.name)
     ]
     for run, length in runs:
         path = run / CHECKPOINT_NAME
@@ -42,14 +41,14 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
             continue
         checkpoint = load_checkpoint(path)
         parts = [*run.iterdir(), *run.parent.glob(COMMITS_NAME)]
-        files = {part.relative_to(base): part.read_bytes() for part in parts if part != path}
+        files = {part.relative_to(output_dir): part.read_bytes() for part in parts if part != path}
         if checkpoint["step"] < length:
-            bundle = zipped({**files, path.relative_to(base): path.read_bytes()})
-            name = "__".join(run.relative_to(base).parts)
+            bundle = zipped({**files, path.relative_to(output_dir): path.read_bytes()})
+            name = "__".join(run.relative_to(output_dir).parts)
             for part, start in enumerate(range(0, len(bundle), PART_BYTES)):
                 put(f"{name}.ckpt.{part}", bundle[start : start + PART_BYTES])
             continue
-        files[path.relative_to(base)] = export_weights(checkpoint)
+        files[path.relative_to(output_dir)] = export_weights(checkpoint)
         added = len(zipped(files))
         if size + added > PART_BYTES and together:
             put(f"finished-{number}.zip", zipped(together))
@@ -62,7 +61,7 @@ def carry_to(folder: Path, options: argparse.Namespace) -> None:
         (folder / name).unlink()
 
 
-def carry_from(folder: Path, options: argparse.Namespace) -> None:
+def carry_from(folder: Path, output_dir: Path) -> None:
     """Take from `folder` the runs that OUTPUT_DIR lacks; UserError for a damaged file."""
     bundles: dict[str, bytes] = {}
     for name in sorted(carried(folder), key=lambda name: (len(name), name)):  # part 10 after 9
@@ -70,7 +69,7 @@ def carry_from(folder: Path, options: argparse.Namespace) -> None:
         bundles[bundle] = bundles.get(bundle, b"") + (folder / name).read_bytes()
     for name, data in bundles.items():
         try:
-            _take(io.BytesIO(data), options.output_dir)
+            _take(io.BytesIO(data), output_dir)
         except (zipfile.BadZipFile, UserError) as error:
             raise UserError(f"{folder / name} is damaged: {error}") from error
 

@@ -83,13 +83,13 @@ OF_PAST = (
 def write_results(options: argparse.Namespace) -> list[dict]:
     """Write the tables and figures to --docs; the rows of all runs known."""
     docs = options.docs
-    rows = merged(rows_done(options), docs / "results.csv")
+    rows = merged(rows_done(options.output_dir), docs / "results.csv")
     if not rows:
         print("no run is finished and measured yet: there is nothing to write down")
         return []
     docs.mkdir(parents=True, exist_ok=True)
     write_csv(docs / "results.csv", COLUMNS, rows)
-    curve = merged(curve_rows(options), docs / "results_on_the_way.csv")
+    curve = merged(curve_rows(options.output_dir), docs / "results_on_the_way.csv")
     (docs / "results.md").write_text(markdown(rows, curve))
     settings = {
         f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(

@@ -1,6 +1,5 @@
 """Rows of results.csv and results_on_the_way.csv, a run each, and means over their seeds."""
 
-import argparse
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -31,18 +30,18 @@ DCI = {"D": "disentanglement", "C": "completeness", "I": "informativeness"}
 DECIMALS = {"recon_loss": 1, "num_active": 1}  # in tables; 3 of others
 
 
-def rows_done(options: argparse.Namespace) -> list[dict[str, object]]:
+def rows_done(output_dir: Path) -> list[dict[str, object]]:
     """A row of every finished and measured run of every profile below OUTPUT_DIR."""
     return [
         row_of(profile, sweep, run)
         for profile, sweep in all_sweeps()
-        for run in measured_runs(profile, sweep, options)
+        for run in measured_runs(profile, sweep, output_dir)
     ]
 
 
-def measured_runs(profile: str, sweep: Sweep, options: argparse.Namespace) -> list[Path]:
+def measured_runs(profile: str, sweep: Sweep, output_dir: Path) -> list[Path]:
     """The runs of a sweep below OUTPUT_DIR that have all their files of scores, of its length."""
-    runs = runs_of(sweep, options.output_dir / profile / sweep.name)
+    runs = runs_of(sweep, output_dir / profile / sweep.name)
     length = length_of(sweep)
     return [
         run
@@ -75,12 +74,12 @@ def row_of(profile: str, sweep: Sweep, run: Path) -> dict[str, object]:
     return row
 
 
-def curve_rows(options: argparse.Namespace) -> list[dict[str, object]]:
+def curve_rows(output_dir: Path) -> list[dict[str, object]]:
     """Of each run below OUTPUT_DIR a row for every number of steps at which it was measured."""
     return [
         curve_row(profile, sweep, run, steps)
         for profile, sweep in all_sweeps()
-        for run in runs_of(sweep, options.output_dir / profile / sweep.name)
+        for run in runs_of(sweep, output_dir / profile / sweep.name)
         for steps in stops_of(sweep)
         if curve_file(run, steps).exists()
     ]

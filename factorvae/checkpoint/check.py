@@ -47,8 +47,8 @@ def check_contents(path: Path, checkpoint: dict, resume_until: int) -> None:
 
     Raises:
         BadCheckpoint: a section is missing or of another type; a setting is out of its range; a
-            tensor is missing, left over, of another shape or dtype, or not finite, and then its
-            name.
+            tensor is missing, left over, of another shape or dtype, or not finite. The message
+            names it.
     """
     try:
         config = _settings(checkpoint)

@@ -72,9 +72,7 @@ def load_dataset(name: str, data_dir: str | Path = "data", **options: object) ->
     except OSError as error:
         if error.filename is None:
             raise
-        where = os.fsdecode(error.filename)
-        where = where if len(where) <= 300 else f"{where[:100]}...{where[-100:]}"
-        raise UserError(f"cannot read {where}: {error.strerror}") from error
+        raise UserError(f"cannot read {os.fsdecode(error.filename)}: {error.strerror}") from error
 
 
 def options_of(name: str) -> list[str]:

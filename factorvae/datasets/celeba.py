@@ -50,9 +50,8 @@ def load_celeba(
         raise UserError(f"CelebA has no split {split!r}: it has {', '.join(SPLITS)}")
     data_dir, preparation = Path(data_dir), Preparation(image_size, grayscale, crop)
     attributes = locate(data_dir, PLACES, ATTRIBUTES, "celeba")
-    partition = find(data_dir, PLACES, PARTITION)
-    if partition is None and split != "all":
-        locate(data_dir, PLACES, PARTITION, "celeba")  # to say what is missing
+    where = (data_dir, PLACES, PARTITION)
+    partition = find(*where) if split == "all" else locate(*where, "celeba")
     images = locate(data_dir, PLACES, (FOLDER, f"{FOLDER}.zip"), "celeba")
     if partition is None:
         names = sorted(line.split(maxsplit=1)[0] for line in _lines(attributes, 2))

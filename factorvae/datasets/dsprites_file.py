@@ -12,7 +12,7 @@ from factorvae.datasets.npz import UNREADABLE, expect_end, open_array, read_rows
 from factorvae.errors import UserError
 
 OFFICIAL_FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
-# About one official image in 7,000 differs from the drawn one, by one pixel (see `render`).
+# About one official image in 7,000 differs from the drawn one, by one pixel (dsprites_drawing.py).
 LARGEST_SHARE_THAT_MAY_DIFFER = 0.01
 
 

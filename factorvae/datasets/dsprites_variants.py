@@ -26,6 +26,7 @@ from factorvae.datasets.table import (
     Dataset,
     Index,
     PackedBits,
+    Table,
     exact_device,
     on_device,
     unit_interval,
@@ -39,7 +40,7 @@ SALT = 0x9E3779B9 - 2**32  # keeps images' numbers apart from places within them
 PICTURE_WITHIN = (350, 274)  # width and height that The Scream is shrunk to fit in
 
 
-class Painted:
+class Painted(Table):
     """Sprites painted as they are asked for.
 
     bits: the sprites. paint: see `Paint`. image_shape is (3, H, W).

@@ -4,7 +4,6 @@ All cores take part: decoding and resizing are C code that runs outside the inte
 """
 
 import contextlib
-import copy
 import io
 import sys
 import warnings
@@ -108,7 +107,7 @@ def _prepare_those_there(
     """`_prepare` without the images that are absent; UserError for them where left_out is None."""
     absent, names = source.absent(), source.names
     if not absent:
-        yield from _prepare(source, preparation, left_out)
+        yield from _prepare(source, names, preparation, left_out)
         return
     there = [number for number, name in enumerate(names) if name not in absent]
     if left_out is None or not there:
@@ -118,18 +117,18 @@ def _prepare_those_there(
             "all: put them there, or leave them out by --skip_bad_images"
         )
     bad: list[int] = []
-    part = copy.copy(source)
-    part.names = [names[number] for number in there]
-    yield from _prepare(part, preparation, bad)
+    yield from _prepare(source, [names[number] for number in there], preparation, bad)
     kept = set(there) - {there[number] for number in bad}
     left_out += [number for number in range(len(names)) if number not in kept]
 
 
 def _prepare(
-    source: ImageSource, preparation: Preparation, left_out: list[int] | None
+    source: ImageSource,
+    names: Sequence[str],
+    preparation: Preparation,
+    left_out: list[int] | None,
 ) -> Iterator[np.ndarray]:
     """Blocks uint8 [n, C, H, W] in order; left_out, where given, takes the bad images' numbers."""
-    names = source.names
     blocks = [names[i : i + IMAGES_PER_BLOCK] for i in range(0, len(names), IMAGES_PER_BLOCK)]
     workers, number = usable_cores(), 0
     with warnings.catch_warnings():

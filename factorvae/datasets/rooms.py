@@ -5,8 +5,8 @@ has the same factors with the same sizes, values and order, but other colours, l
 and pixels. It is not 3D Shapes, and results on it are not results on 3D Shapes.
 
 Three of the factors are hues and move nothing. So only the 480 combinations of the others are
-drawn, as shading per region (see `raycast`), and colours are mixed in when a batch is made: 15 MB
-stand for 5.9 GB.
+drawn, as shading per region (rooms_drawing.py), and colours are mixed in when a batch is made:
+15 MB stand for 5.9 GB.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 from factorvae.datasets import rooms_drawing
 from factorvae.datasets.cache import cached_array
 from factorvae.datasets.factors import SHAPES3D, FactorSpace
-from factorvae.datasets.table import Dataset, Index, exact_device, on_device
+from factorvae.datasets.table import Dataset, Index, Table, exact_device, on_device
 from factorvae.errors import UserError
 from factorvae.progress import track
 
@@ -46,7 +46,7 @@ SMALLEST_SIZE, LARGEST_SIZE = 32, 256
 STORED = np.dtype("<f2")  # rounds by less than an eighth of a level of 255
 
 
-class ShadedRooms:
+class ShadedRooms(Table):
     """Pictures as shading per region, coloured as they are asked for.
 
     shading: float16 [P, 4, H, W], P pictures in the order of the last three factors; planes as in

@@ -30,6 +30,10 @@ class Table(Protocol):
     def images(self, index: Index) -> Tensor: ...
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor: ...
 
+    def lies_on(self, device: torch.device | str) -> bool:
+        """Whether a batch there needs no host."""
+        return True
+
 
 class OwnImages(Protocol):
     """What training asks of a dataset of one's own.
@@ -41,7 +45,7 @@ class OwnImages(Protocol):
     def batch(self, index: Tensor, device: torch.device | str) -> Tensor: ...
 
 
-class PackedBits:
+class PackedBits(Table):
     """Binary images of one channel, one bit a pixel: uint8 [N, H * W / 8] in packbits order.
 
     On the CPU only the rows asked for are unpacked, so the array may be a memory map. On another
@@ -85,7 +89,7 @@ class PackedBits:
         return self._on_device[device]
 
 
-class Pixels:
+class Pixels(Table):
     """Images of 256 levels: uint8 [M, C, H, W], which may be a memory map, seen through `rows`.
 
     rows: int [N], image i being pixels[rows[i]], for another order or a part; all when None.
@@ -149,7 +153,9 @@ class Pixels:
         images = self.images(index)
         if device.type != "cuda":
             return images.to(device)
-        stream = self._copying_on.setdefault(device, torch.cuda.Stream(device))
+        if device not in self._copying_on:
+            self._copying_on[device] = torch.cuda.Stream(device)
+        stream = self._copying_on[device]
         with torch.cuda.stream(stream):
             copied = images.pin_memory().to(device, non_blocking=True)
         self._copies += 1
@@ -161,7 +167,7 @@ class Pixels:
         return copied
 
 
-class OwnTable:
+class OwnTable(Table):
     """Images of an object with `len` and `batch(index, device)`, as in `Dataset.batch`.
 
     The host asks it for its batches, index int64 [B] on the CPU, whatever the device.
@@ -193,7 +199,6 @@ class OwnTable:
         return self.own.batch(torch.from_numpy(on_cpu(index)), device).to(device)
 
     def lies_on(self, device: torch.device | str) -> bool:
-        """Whether batches there need no host."""
         return torch.device(device).type == "cpu"
 
 
@@ -271,9 +276,7 @@ class Dataset:
 
         That is there, but for a table that does not fit: its images are gathered on the host.
         """
-        if isinstance(self.table, Pixels | OwnTable) and not self.table.lies_on(device):
-            return torch.device("cpu")
-        return device
+        return device if self.table.lies_on(device) else torch.device("cpu")
 
 
 def factors_of(dataset: Dataset, index: np.ndarray) -> np.ndarray | None:

@@ -56,8 +56,10 @@ def minibatch_total_correlation(
       mixture of the M posteriors, but shifted by exactly (D - 1) log N: as large as 121 nats for
       10 latents on dSprites. Only its changes mean something.
     - stratified: q(z_i) ~ q(z_i | x_i) / N + (1 - 1/N) sum_{j != i} q(z_i | x_j) / (M - 1),
-      unbiased for the densities. In many dimensions a point finds none of its neighbours among
-      the M, so that q(z) is too small and the value too low.
+      unbiased for the densities. The paper gives one other point a weight of its own, as
+      `penalties/beta_tcvae.py` does; here it is spread evenly over all of them, the same in
+      expectation. In many dimensions a point finds none of its neighbours among the M, so that
+      q(z) is too small and the value too low.
 
     Args:
         mu, logvar: posteriors [M, D], arrays or tensors, of points drawn without replacement.

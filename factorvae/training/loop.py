@@ -53,7 +53,7 @@ def shortfalls(config: TrainConfig, until: int) -> list[str]:
 
 
 def beyond(config: TrainConfig, until: int) -> list[str]:
-    """The flags of what a run of so many steps does not come to, with these steps."""
+    """The flags, with their steps, of events that lie beyond the end of a run of so many steps."""
     steps = {"anneal_until": (config.anneal_until,)}
     steps |= {name: getattr(config, name) or () for name in EVENTS}
     if "capacity_steps" in METHODS[config.method].settings:
