@@ -18,30 +18,23 @@ STEPS = "{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}"  # the figures fit
 
 
 class Progress:
-    """How far the work is, on stderr.
+    """How far a training or a sweep is, on stderr.
 
     Args:
-        total: what there is to do, including `done`; None if unknown.
-        done: what was done before.
-        what: the work's name, in front of a line; none where it is a training's steps.
-        unit: what is counted, behind the number.
+        total: steps there are to make, including `done`.
+        done: those made before.
         shown: False in a process that leaves it to another to tell.
     """
 
-    def __init__(
-        self, total: int | None, done: int = 0, what: str = "", unit: str = "", shown: bool = True
-    ) -> None:
+    def __init__(self, total: int, done: int = 0, shown: bool = True) -> None:
         self.first = self.done = done
-        self.total, self.what, self.unit = total, printable(what), unit
+        self.total = total
         self.start = self.said = time.monotonic()
         self.shown = shown
         self.has_figures = False
         self.bar = None
         if shown and sys.stderr.isatty():
-            options = {"unit": unit, "unit_scale": True} if unit else {"bar_format": STEPS}
-            self.bar = tqdm(
-                desc=self.what or None, total=total, initial=done, dynamic_ncols=True, **options
-            )
+            self.bar = tqdm(total=total, initial=done, dynamic_ncols=True, bar_format=STEPS)
 
     def __enter__(self) -> "Progress":
         return self
@@ -57,8 +50,8 @@ class Progress:
         if self.bar is not None:
             with _even_where_nobody_reads():
                 self.bar.update(count)
-        elif not (self.what or self.has_figures) and self._is_due():
-            self._tell_steps()  # the first row of figures may be long in coming
+        elif not self.has_figures and self._is_due():
+            self._tell()  # the first row of figures may be long in coming
 
     def change_total(self, by: int) -> None:
         """There is so much more to do, or, below 0, less."""
@@ -90,31 +83,19 @@ class Progress:
             with _even_where_nobody_reads():
                 self.bar.set_postfix_str(shown)
         elif self._is_due() or self.done == self.total:
-            self._tell_steps(named)
+            self._tell(named)
 
-    def _tell_steps(self, *figures: str) -> None:
-        """Print a line about a training, where it is shown."""
+    def _tell(self, *figures: str) -> None:
+        """Print a line, where any is shown."""
+        self.said = time.monotonic()
         if self.shown:
             rate = (self.done - self.first) / (time.monotonic() - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
             progress = f"step {self.done:,} of {self.total:,}, {left} left"
-            self._line("  ".join([progress, *figures, f"{rate:.1f} steps/s"]))
-
-    def tell(self) -> None:
-        """Print a line when one is due and there is no bar."""
-        if self.bar is None and self.shown and self._is_due():
-            seconds = time.monotonic() - self.start
-            left = seconds * ((self.total or self.done) - self.done) / (self.done - self.first)
-            of_total = "" if self.total is None else f" of {self.total:,}"
-            self._line(f"{self.what}: {self.done:,}{of_total}{self.unit}, {left:.0f} s left")
+            _line("  ".join([progress, *figures, f"{rate:.1f} steps/s"]))
 
     def _is_due(self) -> bool:
         return time.monotonic() - self.said >= SECONDS_BETWEEN_LINES
-
-    def _line(self, text: str) -> None:
-        self.said = time.monotonic()
-        with _even_where_nobody_reads():
-            print(text, file=sys.stderr, flush=True)
 
 
 def _even_where_nobody_reads() -> contextlib.AbstractContextManager[None]:
@@ -125,6 +106,11 @@ def _even_where_nobody_reads() -> contextlib.AbstractContextManager[None]:
     return contextlib.suppress(OSError)
 
 
+def _line(text: str) -> None:
+    with _even_where_nobody_reads():
+        print(text, file=sys.stderr, flush=True)
+
+
 def track(
     blocks: Iterable[Block], total: int | None, what: str, unit: str = " images", done: int = 0
 ) -> Iterator[Block]:
@@ -132,14 +118,27 @@ def track(
 
     total: what the lengths come to in the end, including `done` from before; None if unknown.
     """
-    with Progress(total, done, what, unit) as progress:
+    what, first = printable(what), done
+    start = said = time.monotonic()
+    options = {"unit": unit, "unit_scale": True, "dynamic_ncols": True}
+    bar = tqdm(desc=what, total=total, initial=done, disable=not sys.stderr.isatty(), **options)
+    try:
         for block in blocks:
             yield block
-            progress.advance(len(block))
-            progress.tell()
-    if progress.bar is None:
-        seconds = time.monotonic() - progress.start
-        print(f"{progress.what}: {progress.done:,}{unit} in {seconds:.1f} s", file=sys.stderr)
+            done += len(block)
+            with _even_where_nobody_reads():
+                bar.update(len(block))
+            now = time.monotonic()
+            if bar.disable and now - said >= SECONDS_BETWEEN_LINES:
+                said = now
+                of_total = "" if total is None else f" of {total:,}"
+                left = (now - start) * ((total or done) - done) / (done - first)
+                _line(f"{what}: {done:,}{of_total}{unit}, {left:.0f} s left")
+    finally:
+        with _even_where_nobody_reads():
+            bar.close()
+    if bar.disable:
+        _line(f"{what}: {done:,}{unit} in {time.monotonic() - start:.1f} s")
 
 
 class Activity:

@@ -1,6 +1,7 @@
 """What is told of long work."""
 
 import fcntl
+import itertools
 import os
 import re
 import select
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from factorvae.progress import Activity, Progress
+from factorvae.progress import Activity, Progress, track
 from factorvae.run_log import shown_figures
 
 
@@ -52,9 +53,15 @@ def test_a_training_in_a_pipe_is_told_of_before_its_first_figures(capsys, monkey
         assert "  recon 1.0  " in capsys.readouterr().err
         progress.advance(5)  # from now on a line has figures
         assert capsys.readouterr().err == ""
-    with Progress(20, what="drawing") as progress:
-        progress.advance(5)
-    assert capsys.readouterr().err == ""
+
+
+def test_blocks_in_a_pipe_are_told_of_when_a_line_is_due_and_at_their_end(capsys, monkeypatch):
+    clock = itertools.count(0, 6)  # seconds: the start, then each block, then the end
+    monkeypatch.setattr("factorvae.progress.time.monotonic", lambda: next(clock))
+    for total, told in ((9, "4 of 9 images, 15 s left"), (None, "4 images, 0 s left")):
+        assert list(track(["ab", "cd", "e"], total, "read\ning", done=0)) == ["ab", "cd", "e"]
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == [rf"read\ning: {told}", r"read\ning: 5 images in 24.0 s"]
 
 
 @pytest.mark.parametrize(("columns", "named"), [(80, False), (130, True)])

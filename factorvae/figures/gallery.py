@@ -1,6 +1,6 @@
 """Every picture of one trained model: what to encode and decode for it, and which plot to call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, FactorSpace, factors_of
@@ -37,7 +38,6 @@ from factorvae.files import write_whole
 from factorvae.metrics import mig
 from factorvae.models import VAE
 from factorvae.objective import kl_per_latent, recon_loss_per_image
-from factorvae.progress import Progress
 
 SAMPLE_SIZE = 10_000  # images that tell each latent's KL and mutual information
 NUM_PAIRS = 24
@@ -382,14 +382,6 @@ EXHIBITS = (
 )
 
 
-def _told(exhibits: Sequence[Exhibit]) -> Iterator[Exhibit]:
-    """Each of them, and on a terminal a bar of how many are drawn."""
-    with Progress(len(exhibits), what="drawing") as progress:
-        for exhibit in exhibits:
-            yield exhibit
-            progress.advance()
-
-
 def last_losses(log: Mapping[str, np.ndarray]) -> PageTable:
     """The log's last row, without what it lacks."""
     last = {name: float(column[-1]) for name, column in log.items()}
@@ -424,7 +416,7 @@ def write_gallery(
         A line for each file: its name, or why it is not there.
     """
     lines, shown = [], []
-    for exhibit in _told(EXHIBITS):
+    for exhibit in tqdm(EXHIBITS, "drawing", unit=" pictures", disable=None):
         name, kind = f"{exhibit.name}.{format}", "png"
         obstacle = exhibit.obstacle(gallery)
         if obstacle is not None:
