@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from factorvae.config import DEAD_KL
+from factorvae.config import DEAD_KL, DEAD_STD
 from factorvae.errors import UserError
 from factorvae.evaluation.trial import Result, Trial, kl_of_points, pick
 from factorvae.metrics.active import active_latents
+from factorvae.metrics.beta_vae import PROTOCOL as BETA_VAE_PROTOCOL
 from factorvae.metrics.beta_vae import draw_pairs, score_pairs
 from factorvae.metrics.dci import dci
 from factorvae.metrics.factor_vae import PROTOCOLS, draw_votes, score_votes
 from factorvae.metrics.infomec import infomec
-from factorvae.metrics.interventions import Draws
+from factorvae.metrics.interventions import Draws, Protocol
 from factorvae.metrics.irs import irs
 from factorvae.metrics.mig import mig
 from factorvae.metrics.modularity import explicitness, modularity
@@ -48,13 +49,11 @@ def draw_factor_vae(trial: Trial) -> Draws:
 
 
 def measure_factor_vae(trial: Trial, draws: Draws) -> Result:
-    protocol = PROTOCOLS[trial.config.protocol]
-    result = score_votes(trial.encoded.represent, draws)
-    result["protocol"] = trial.config.protocol
-    held_out = f"{protocol.num_eval:,} held out" if protocol.num_eval else "none held out"
+    protocol = trial.config.protocol
+    result = score_votes(trial.encoded.represent, draws) | {"protocol": protocol}
     how = (
-        f"protocol {trial.config.protocol}: {protocol.num_train:,} votes of {protocol.batch_size} "
-        f"images, {held_out}; latents of a standard deviation below .05 cast none"
+        f"protocol {protocol}: {_votes(PROTOCOLS[protocol], 'images')}; "
+        f"latents of a standard deviation below {_decimal(DEAD_STD)} cast none"
     )
     return pick(result, how, "factor_vae_score")
 
@@ -66,8 +65,19 @@ def draw_beta_vae(trial: Trial) -> Draws:
 
 def measure_beta_vae(trial: Trial, draws: Draws) -> Result:
     result = score_pairs(trial.encoded.represent, draws)
-    how = "10,000 votes of 64 pairs, 5,000 held out; raw differences"
+    how = f"{_votes(BETA_VAE_PROTOCOL, 'pairs')}; raw differences"
     return pick(result, how, "beta_vae_score")
+
+
+def _votes(protocol: Protocol, what: str) -> str:
+    """A protocol in words; what: images or pairs, of which a vote has some."""
+    held_out = f"{protocol.num_eval:,}" if protocol.num_eval else "none"
+    return f"{protocol.num_train:,} votes of {protocol.batch_size} {what}, {held_out} held out"
+
+
+def _decimal(limit: float) -> str:
+    """A number below 1 as the tables' words have it: .05."""
+    return str(limit).lstrip("0")
 
 
 def measure_mig(trial: Trial) -> Result:
@@ -123,8 +133,9 @@ def measure_losses(trial: Trial) -> Result:
         | {"num_active": float(by_kl.sum()), "num_active_std": float(by_std.sum())},
         dict.fromkeys(each, "nats per image")
         | {
-            "num_active": f"those of a KL above {str(DEAD_KL).lstrip('0')} nats",
-            "num_active_std": "those whose means have a standard deviation of .05 or more",
+            "num_active": f"those of a KL above {_decimal(DEAD_KL)} nats",
+            "num_active_std": "those whose means have a standard deviation of "
+            f"{_decimal(DEAD_STD)} or more",
         },
         {name: float(values.std(ddof=1) / np.sqrt(len(values))) for name, values in each.items()},
         {"kl_per_latent": kl.mean(axis=0), "active_by_kl": by_kl, "active_by_std": by_std},

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from factorvae.metrics.inputs import standardize, whole_number
 from factorvae.metrics.interventions import (
     Draws,
+    Protocol,
     Represent,
     Votes,
     accuracy_error,
@@ -19,15 +20,17 @@ from factorvae.metrics.interventions import (
 )
 from factorvae.metrics.regression import fit_quietly
 
+PROTOCOL = Protocol(batch_size=64, num_train=10_000, num_eval=5_000)
+
 
 def beta_vae_score(
     represent: Represent,
     factor_sizes: Sequence[int],
     generator: np.random.Generator,
     *,
-    batch_size: int = 64,
-    num_train: int = 10_000,
-    num_eval: int = 5_000,
+    batch_size: int = PROTOCOL.batch_size,
+    num_train: int = PROTOCOL.num_train,
+    num_eval: int = PROTOCOL.num_eval,
     standardized: bool = False,
 ) -> dict:
     """Held-out accuracy of a logistic regression that names the factor two batches share.
@@ -38,7 +41,7 @@ def beta_vae_score(
     Args:
         represent: factors int64 [B, F] -> codes [B, D].
         factor_sizes: number of values of each factor; those of one value are never shared.
-        batch_size, num_train, num_eval: 64, 10,000 and 5,000 in disentanglement_lib's runs.
+        batch_size, num_train, num_eval: PROTOCOL's, as disentanglement_lib's published runs.
         standardized: features of zero mean and unit variance (those of the training points);
             the reference takes them as they are, so that its regression, penalised with C = 1,
             makes less of latents of small scale.
@@ -61,9 +64,9 @@ def draw_pairs(
     factor_sizes: Sequence[int],
     generator: np.random.Generator,
     *,
-    batch_size: int = 64,
-    num_train: int = 10_000,
-    num_eval: int = 5_000,
+    batch_size: int = PROTOCOL.batch_size,
+    num_train: int = PROTOCOL.num_train,
+    num_eval: int = PROTOCOL.num_eval,
     among: Sequence[int] | None = None,
 ) -> Draws:
     """The first half of `beta_vae_score`, with its arguments: the factors of all its images.

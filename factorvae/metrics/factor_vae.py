@@ -1,7 +1,6 @@
 """FactorVAE score (Kim & Mnih 2018, arXiv 1802.05983, section 4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from factorvae.metrics.active import active_latents
 from factorvae.metrics.inputs import as_array, whole_number
 from factorvae.metrics.interventions import (
     Draws,
+    Protocol,
     Represent,
     Votes,
     accuracy_error,
@@ -20,16 +20,6 @@ from factorvae.metrics.interventions import (
     sample_factors,
     varying_sizes,
 )
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Codes per vote, votes to fit, and votes held out (0: scored on the votes fitted)."""
-
-    batch_size: int
-    num_train: int
-    num_eval: int
-
 
 PROTOCOLS = {
     "dlib": Protocol(batch_size=64, num_train=10_000, num_eval=5_000),

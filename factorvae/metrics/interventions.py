@@ -19,6 +19,18 @@ ROWS_PER_CALL = 2**16
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """How many votes a score takes, and of how many images or pairs of images.
+
+    num_train: votes to fit. num_eval: votes held out; 0: scored on the votes fitted.
+    """
+
+    batch_size: int
+    num_train: int
+    num_eval: int
+
+
+@dataclass(frozen=True)
 class Votes:
     """A part of a score's votes, V of them: held int64 [V], the factor that is the same within
     each, and factors of its images, of the smallest unsigned type that holds them: [..., L, F]."""
