@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, __doc__, argv, {"metrics": metric_names})
     # torch takes seconds to import, for which a wrong flag does not wait
     from factorvae.device import choose_device, use_threads
-    from factorvae.evaluation.evaluate import evaluate, find_checkpoints, load_models
+    from factorvae.evaluation.evaluate import evaluate
+    from factorvae.evaluation.models import find_checkpoints, load_models
     from factorvae.evaluation.outputs import Outputs
 
     device = choose_device(config.device)

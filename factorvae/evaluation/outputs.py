@@ -18,7 +18,7 @@ from tqdm import tqdm
 from factorvae.checkpoint import weights_digest
 from factorvae.config import EvaluateConfig
 from factorvae.errors import UserError
-from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting
+from factorvae.evaluation.models import EvaluatedModel, group_by_setting
 from factorvae.evaluation.scores import METRIC_OF
 from factorvae.evaluation.tables import known_scores, markdown_table, text_table
 from factorvae.files import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from factorvae.config import EvaluateConfig
-from factorvae.evaluation.evaluate import EvaluatedModel, group_by_setting, with_a_seed_twice
+from factorvae.evaluation.models import EvaluatedModel, group_by_setting, with_a_seed_twice
 from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.methods import TOLD_BY_GAMMA

@@ -27,7 +27,7 @@ from factorvae.datasets import DATASETS, Dataset, FactorSpace
 from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
 from factorvae.evaluation import scores
-from factorvae.evaluation.evaluate import find_checkpoints, load_models
+from factorvae.evaluation.models import find_checkpoints, group_by_setting, load_models
 from factorvae.evaluation.outputs import as_dict
 from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.evaluation.tables import text_table
@@ -634,7 +634,7 @@ def test_output_is_where_it_is_asked_for(tmp_path):
 def test_runs_of_another_precision_are_another_setting(sweep):
     write_checkpoint(sweep / "a3", precision="bf16")
     config = EvaluateConfig()
-    groups = evaluation.group_by_setting(load_models(find_checkpoints([str(sweep)]), config)[0])
+    groups = group_by_setting(load_models(find_checkpoints([str(sweep)]), config)[0])
     assert [len(group) for group in groups] == [1, 3, 1]  # bf16, fp32; gamma 0
 
 

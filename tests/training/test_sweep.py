@@ -25,7 +25,7 @@ from factorvae.checkpoint import load_checkpoint
 from factorvae.command_line import parse_sweep
 from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.errors import UserError
-from factorvae.evaluation.evaluate import find_checkpoints, group_by_setting, load_models
+from factorvae.evaluation.models import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log
 from factorvae.training.run_folder import folder_of
 from factorvae.training.sweep import _in_turns, _train_in_process, runs_of
