@@ -3,7 +3,7 @@
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from factorvae.config import EvaluateConfig
@@ -12,7 +12,7 @@ from factorvae.evaluation.scores import METRIC_OF, METRICS, SCORES
 from factorvae.files import CHECKPOINT_NAME
 from factorvae.methods import TOLD_BY_GAMMA
 from factorvae.saved_scores import Score
-from factorvae.setting import differing_fields, setting_value, told_fields
+from factorvae.setting import Setting, differing_fields, setting_value, told_fields
 
 SHOWN_SETTINGS = ("data", "beta", "gamma", "steps")
 WIDTH = 100
@@ -60,48 +60,44 @@ def _table_of_one(model: EvaluatedModel, config: EvaluateConfig) -> str:
 def _table_of_many(models: Sequence[EvaluatedModel], config: EvaluateConfig) -> str:
     """A line per model, and below those of one setting their mean and standard deviation."""
     names = _names(models)
-    labels = _setting_labels(models)
+    method, others = _shown_method(models), _other_differences(models)
     rows: list[tuple[str, Callable[[Score], str] | None]] = []
     explained: list[str] = []
     seeds = f", which differ in their seed{_but_some(models)}"
     for group in group_by_setting(models):
-        rows.append((labels[id(group[0])], None))
+        rows.append((_setting_label(group[0].setting, method, others), None))
         rows += [(f"  {names[model.path]}", _cells_of(model)) for model in group]
         if len(group) > 1:
             rows.append((f"  mean of {len(group)} +- deviation", _cells_of_group(group, " +- ")))
             explained = [f"+-: standard deviation over the models of a setting{seeds}"]
     first = max(len(label) for label, cells in rows if cells is not None)
-    width = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    room = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) - first
+    widths = {
+        score: max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
+        for score in known_scores(models)
+    }
     lines = _about_all_data(models, config)
-    for block in _blocks(known_scores(models), rows, width - first):
-        columns = [
-            max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
-            for score in block
-        ]
-        headings = zip(block, columns, strict=True)
-        lines += ["", " " * first + "".join(f"  {s.heading:>{width}}" for s, width in headings)]
+    for block in _blocks(widths, room):
+        lines += ["", " " * first + "".join(f"  {s.heading:>{widths[s]}}" for s in block)]
         for label, cells in rows:
-            if cells is None:
-                lines.append(label)
-                continue
-            line = zip(block, columns, strict=True)
-            lines.append(f"{label:{first}}" + "".join(f"  {cells(s):>{w}}" for s, w in line))
+            if cells is not None:
+                label = f"{label:{first}}" + "".join(f"  {cells(s):>{widths[s]}}" for s in block)
+            lines.append(label)
     lines += ["", *explained, *_protocol_lines(models, known_scores(models), "{heading}: {how}")]
     lines += _left_out(models, config)
     return "\n".join(lines)
 
 
-def _blocks(scores: Sequence[Score], rows: Sequence[tuple], width: int) -> list[list[Score]]:
-    """Scores side by side as long as their columns fit in `width`."""
+def _blocks(widths: Mapping[Score, int], room: int) -> list[list[Score]]:
+    """Scores side by side as long as their columns, two blanks before each, fit in `room`."""
     blocks: list[list[Score]] = []
-    used = width
-    for score in scores:
-        column = 2 + max(len(score.heading), *(len(cells(score)) for _, cells in rows if cells))
-        if used + column > width:
+    used = room
+    for score, width in widths.items():
+        if used + 2 + width > room:
             blocks.append([])
             used = 0
         blocks[-1].append(score)
-        used += column
+        used += 2 + width
     return blocks
 
 
@@ -248,13 +244,8 @@ def _other_differences(models: Sequence[EvaluatedModel]) -> list[str]:
     return differing
 
 
-def _setting_labels(models: Sequence[EvaluatedModel]) -> dict[int, str]:
-    others = _other_differences(models)
-    labels = {}
-    for model in models:
-        setting = model.setting
-        parts = [setting["data"]]
-        parts += [setting[key] for key in _shown_method(models)]
-        parts += told_fields(setting, ("beta", "gamma", *others))
-        labels[id(model)] = "; ".join([*parts, f"{setting['steps']:,} steps"])
-    return labels
+def _setting_label(setting: Setting, method: Sequence[str], others: Sequence[str]) -> str:
+    """Data, method where it is shown, beta, gamma, what differs besides, and steps."""
+    parts = [setting[key] for key in ("data", *method)]
+    parts += told_fields(setting, ("beta", "gamma", *others))
+    return "; ".join([*parts, f"{setting['steps']:,} steps"])

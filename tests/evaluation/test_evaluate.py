@@ -461,6 +461,19 @@ def test_many_checkpoints(sweep, capsys):
         assert f"  {run_dir} " in out
 
 
+@pytest.mark.parametrize(("terminal", "blocks"), [(60, 2), (300, 1)])
+def test_columns_that_do_not_fit_go_on_below(sweep, capsys, monkeypatch, terminal, blocks):
+    monkeypatch.setenv("COLUMNS", str(terminal))
+    assert run("--model_path", sweep, *QUICK, "--num_batches", 1) == 0
+    parts = capsys.readouterr().out.split("\n\n")
+    tables = [part for part in parts if part.startswith("  ")]
+    assert len(tables) == blocks
+    for table in tables:
+        headings, *rows = [line for line in table.splitlines() if line.startswith("  ")]
+        assert [row.split()[0] for row in rows] == ["a0", "a1", "a2", "mean", "b"]
+        assert {len(row) for row in rows} == {len(headings)} and len(headings) <= max(100, terminal)
+
+
 def test_a_mean_over_fewer_models_than_a_setting_has_tells_of_how_many(sweep, capsys):
     for name in ("a1", "a2"):  # of three models one has its discriminator
         checkpoint = load_checkpoint(sweep / name)
