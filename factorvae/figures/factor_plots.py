@@ -243,50 +243,6 @@ def _legend(layout: FigureLayout, left: int, y: int, names: Sequence[str], colum
     )
 
 
-def factor_matrix(
-    mutual_information: ArrayLike,
-    factor_entropy: ArrayLike,
-    factor_names: Sequence[str],
-    kl: ArrayLike,
-    *,
-    title: str = "",
-) -> Figure:
-    """What each latent knows about each factor, and the gap between the best two that MIG is.
-
-    A `latent_matrix` of I(latent; factor) / H(factor).
-
-    Args:
-        mutual_information: in nats, [latent_dim, F].
-        factor_entropy: in nats, [F].
-        factor_names: [F].
-        kl: KL to the prior of each latent in nats, [latent_dim].
-        title: the run, from `run_title`.
-    """
-    entropy = np.asarray(factor_entropy, dtype=np.float64)
-    shares = np.asarray(mutual_information, dtype=np.float64)
-    # A factor with a single value has no entropy: nothing is to be known about it.
-    shares = np.divide(shares, entropy, out=np.zeros_like(shares), where=entropy > 0)
-    gaps = gap_of_best(shares)
-    mean = gaps[entropy > 0].mean() if (entropy > 0).any() else 0.0
-    return latent_matrix(
-        shares,
-        factor_names,
-        kl,
-        bars=gaps,
-        heading="Mutual information of latents and factors",
-        told="I(latent; factor) / H(factor)",
-        bars_told="gap of the best two",
-        mean=("MIG", mean),
-        title=title,
-    )
-
-
-def gap_of_best(scores: np.ndarray) -> np.ndarray:
-    """By how much the best latent exceeds the second, for each factor of `scores` [D, F]: [F]."""
-    ranked = -np.sort(-scores, axis=0)
-    return ranked[0] - (ranked[1] if len(ranked) > 1 else 0)
-
-
 @styled
 def latent_matrix(
     scores: ArrayLike,

@@ -145,11 +145,18 @@ class Gallery:
         """Only for datasets with known factors of which some vary."""
         index, codes, _ = self._sample
         found = mig(codes.numpy(), factors_of(self.dataset, index))
-        return factor_plots.factor_matrix(
-            found["mutual_information"],
-            found["entropy"],
+        information, entropy = found["mutual_information"], found["entropy"]
+        # A factor with a single value has no entropy: nothing is to be known about it.
+        shares = np.divide(information, entropy, out=np.zeros_like(information), where=entropy > 0)
+        return factor_plots.latent_matrix(
+            shares,
             self.dataset.factor_names,
             self.kl,
+            bars=found["gaps"],
+            heading="Mutual information of latents and factors",
+            told="I(latent; factor) / H(factor)",
+            bars_told="gap of the best two",
+            mean=("MIG", found["mig"]),
             title=self.title,
         )
 

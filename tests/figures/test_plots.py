@@ -24,7 +24,7 @@ from factorvae.figures.traversal import (
     factor_response,
     latent_traversal,
 )
-from factorvae.metrics import mig
+from factorvae.metrics.inputs import top_gap
 
 TITLE = titles.run_title("dsprites", 300_000, 1.0, 6.4)
 SIDE = 64
@@ -473,29 +473,28 @@ def test_curves_show_each_shape_on_one_scale(response_figure):
     assert_readable(response_figure)
 
 
-def test_factor_matrix_shows_the_shares_and_gaps_of_mig():
-    rng = np.random.default_rng(0)
-    factors = rng.integers(0, FACTOR_SIZES, (3000, 4))
-    factors[:, 1] = 0  # a factor that never varies: no entropy, no part in the mean
-    codes = represent(factors) + 0.3 * rng.standard_normal((3000, LATENT_DIM))
-    found = mig(codes, factors)
-    names = ("shape", "scale", "posX", "posY")
-    figure = factor_plots.factor_matrix(
-        found["mutual_information"], found["entropy"], names, KL, title=TITLE
-    )
-    shares = np.asarray(find(figure, "scores").images[0].get_array())
-    for row, factor in ((0, 0), (2, 2), (3, 3)):
-        expected = found["mutual_information"][ROWS, factor] / found["entropy"][factor]
-        np.testing.assert_allclose(shares[row], expected)
-    assert (shares[1] == 0).all()
-    assert shares[2].argmax() == ROWS.index(X) and shares[3].argmax() == ROWS.index(Y)
-    bars = [patch.get_width() for patch in find(figure, "bars").patches]
-    np.testing.assert_allclose(bars, found["gaps"])
-    assert f"dashed: their mean (MIG) {found['mig']:.3f}" in texts(figure)
-    labels = [label.get_text() for label in find(figure, "scores").get_yticklabels()]
-    assert tuple(labels) == names
-    frames = find(figure, "scores").patches
+def matrix(scores, names, kl=KL, title=TITLE):
+    """A matrix of scores [latent_dim, F], with the gaps of the best two and 0.05 as their mean."""
+    words = {"heading": "SAP", "told": "accuracy", "bars_told": "gap of the best two"}
+    options = words | {"bars": top_gap(scores), "mean": ("SAP", 0.05)}
+    return factor_plots.latent_matrix(scores, names, kl, **options, title=title)
+
+
+def test_a_matrix_shows_scores_bars_and_their_mean():
+    names = ("shape", "scale", "posX")
+    scores = np.zeros((LATENT_DIM, 3))  # of scale nothing is known
+    scores[[X, Y], 0], scores[[SIZE, DEAD[0]], 2] = (0.5, 0.125), (0.75, 0.5)
+    figure = matrix(scores, names)
+    axes, beside = find(figure, "scores"), find(figure, "bars")
+    np.testing.assert_array_equal(axes.images[0].get_array(), scores[ROWS].T)
+    assert [patch.get_width() for patch in beside.patches] == [0.375, 0, 0.25]
+    assert beside.lines[0].get_xdata()[0] == 0.05
+    assert "dashed: their mean (SAP) 0.050" in texts(figure)
+    assert tuple(label.get_text() for label in axes.get_yticklabels()) == names
+    frames = [(frame.get_x() + 0.44, frame.get_y() + 0.44) for frame in axes.patches]
     assert len(frames) == 2 * len(names)
+    best = [(ROWS.index(latent), row) for latent, row in ((X, 0), (Y, 0), (SIZE, 2), (DEAD[0], 2))]
+    assert set(best) < {(round(x), round(y)) for x, y in frames}
     assert_readable(figure)
 
 
@@ -503,17 +502,7 @@ def test_a_matrix_of_many_attributes_goes_from_nought_to_its_largest_score():
     rng = np.random.default_rng(0)
     scores = 0.3 * rng.random((LATENT_DIM, 40))
     names = [f"attribute_{n}_$x$" for n in range(40)]
-    figure = factor_plots.latent_matrix(
-        scores,
-        names,
-        KL,
-        bars=factor_plots.gap_of_best(scores),
-        heading="SAP",
-        told="accuracy",
-        bars_told="gap of the best two",
-        mean=("SAP", 0.05),
-        title=TITLE,
-    )
+    figure = matrix(scores, names)
     shown = find(figure, "scores").images[0]
     np.testing.assert_allclose(shown.get_array(), scores.T[:, ROWS])
     assert shown.get_clim() == (0, scores.max())
@@ -655,8 +644,7 @@ def test_nothing_overlaps_or_is_cut_off(channels, latent_dim):
     assert_readable(
         image_plots.reconstructions(images[0, 0], images[0, 0], [1, 22.2, 3333], title=TITLE)
     )
-    mi = rng.random((latent_dim, 2))
-    assert_readable(factor_plots.factor_matrix(mi, [1.2, 3.0], ("shape", "posX"), kl, title=TITLE))
+    assert_readable(matrix(rng.random((latent_dim, 2)), ("shape", "posX"), kl))
     if channels == 1:
         assert_readable(
             factor_plots.latent_response(
@@ -708,7 +696,7 @@ def test_text_from_outside_is_plain_text_everywhere(format):
     curve, log = np.zeros((2, 4, LATENT_DIM)), make_log(20, 2)
     figures = [
         image_plots.samples(torch.zeros(1, 1, SIDE, SIDE), title=HOSTILE),
-        factor_plots.factor_matrix(np.ones((LATENT_DIM, 2)), [1.0, 1.0], names, KL, title=HOSTILE),
+        matrix(np.ones((LATENT_DIM, 2)), names, title=HOSTILE),
         factor_plots.latent_response(
             KL,
             maps={names: np.zeros((4, 4, LATENT_DIM))},

@@ -28,6 +28,7 @@ from factorvae.figures.style import TITLES, factor_value, png_bytes
 from factorvae.figures.titles import run_title
 from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
 from factorvae.files import STATS_NAME
+from factorvae.metrics import mig
 from factorvae.models import VAE
 
 SPACE = FactorSpace(("shape", "scale", "posX", "posY"), (3, 2, 6, 6))
@@ -639,6 +640,22 @@ def test_the_gallery_measures_responses_with_the_model(gallery):
     matrix = gallery.factor_matrix()
     shares = np.asarray(matrix.axes[0].images[0].get_array())  # factors by z1, z2, z0
     assert shares[2].argmax() == 0 and shares[3].argmax() == 1 and (shares[:, 2] == 0).all()
+
+
+def test_the_factor_matrix_shows_the_shares_and_gaps_of_mig(gallery):
+    factors = SPACE.factors_of(np.arange(len(SPACE))) * [1, 1, 0, 1]  # posX does not vary
+    labels = Squares(factor_space=None, factors=factors)
+    figure = dataclasses.replace(gallery, dataset=labels).factor_matrix()
+    found = mig(Known().encode(labels.batch(np.arange(len(SPACE))))[0].numpy(), factors)
+    shown, beside = figure.axes[:2]
+    shares = np.asarray(shown.images[0].get_array())  # factors by z1, z2, z0
+    for row in (0, 1, 3):
+        expected = found["mutual_information"][[1, 2, 0], row] / found["entropy"][row]
+        np.testing.assert_allclose(shares[row], expected, atol=1e-12)
+    assert (shares[2] == 0).all() and shares[3].argmax() == 1
+    np.testing.assert_allclose([patch.get_width() for patch in beside.patches], found["gaps"])
+    assert found["gaps"][2] == 0 and found["gaps"][3] > 0.5
+    assert any(f"(MIG) {found['mig']:.3f}" in text.get_text() for text in figure.texts)
 
 
 def test_what_evaluate_measured_of_labels_is_drawn(gallery):
