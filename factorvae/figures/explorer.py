@@ -25,12 +25,9 @@ from factorvae.figures.latents import dead_latents, latent_order
 from factorvae.figures.style import factor_value
 from factorvae.figures.traversal import (
     LIMIT,
-    MOST_SETTINGS,
-    RESPONSE_IMAGES,
-    balanced_factors,
     choose_images,
-    factor_response,
     image_name,
+    response_lines,
     shape_factor,
     shape_names,
 )
@@ -217,15 +214,9 @@ def responses(
             lines = conditional_means(mu, factors[:, factor], size)[None]
             values = range(size)
         else:
-            alone = group is None or factor == group or name in dataset.value_words
-            varied = [factor] if alone else [group, factor]
-            cells = int(np.prod([space.sizes[each] for each in varied]))
-            count = min(MOST_SETTINGS, max(1, RESPONSE_IMAGES // cells))
-            settings = balanced_factors(space.sizes, count, np.random.default_rng([seed, 2]))
-            lines = factor_response(
-                lambda rows: posterior(space.index_of(rows))[0], space.sizes, varied, settings
+            lines = response_lines(
+                lambda rows: posterior(space.index_of(rows))[0], dataset, factor, seed
             )
-            lines = lines if lines.ndim == 3 else lines[None]  # [G, V, D]
             values = space.values[factor]
         words = groups if factor == group else dataset.value_words.get(name, ())
         named = len(words) == size

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from factorvae.config import DEAD_KL
-from factorvae.datasets import Dataset, FactorSpace, factors_of
+from factorvae.datasets import Dataset, factors_of
 from factorvae.encoding import EncodedDataset
 from factorvae.figures import factor_plots, image_plots, training_plots
 from factorvae.figures.explorer import explorer_page
@@ -23,14 +23,12 @@ from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.figures.style import untitled, write_figure
 from factorvae.figures.traversal import (
     LIMIT,
-    MOST_SETTINGS,
-    RESPONSE_IMAGES,
-    balanced_factors,
     cosine_sweep,
-    factor_response,
     image_name,
     latent_traversal,
+    mean_response,
     position_factors,
+    response_lines,
     shape_factor,
     shape_names,
 )
@@ -121,22 +119,18 @@ class Gallery:
 
     def latent_response(self) -> Figure:
         """Only for datasets that are a full grid of factors."""
-        space = self._space
+        space, represent = self.dataset.factor_space, self._encoded.represent
         pair, group = position_factors(space), shape_factor(space)
         names = shape_names(self.dataset)
-        maps, curves, values = {}, {}, {}
+        maps, curves, values = {}, {}, dict(zip(space.names, space.values, strict=True))
         if pair is not None:
-            maps[space.names[pair[0]], space.names[pair[1]]] = self._response(pair)
+            across, down = (space.names[factor] for factor in pair)
+            maps[across, down] = mean_response(represent, space.sizes, pair, self.seed)
         for factor, name in enumerate(space.names):
-            values[name] = space.values[factor]
-            if pair is not None and factor in pair:
-                continue
-            words = names if factor == group else self.dataset.value_words.get(name)
-            if group is None or words:
-                curves[name] = self._response((factor,))[None]
+            if pair is None or factor not in pair:
+                curves[name] = response_lines(represent, self.dataset, factor, self.seed)
+                words = names if factor == group else self.dataset.value_words.get(name)
                 values[name] = words or values[name]
-            else:
-                curves[name] = self._response((group, factor))
         return factor_plots.latent_response(
             self.kl, maps=maps, curves=curves, values=values, line_names=names, title=self.title
         )
@@ -211,10 +205,6 @@ class Gallery:
     def _names_of(self, index: np.ndarray) -> list[str]:
         return [image_name(self.dataset, image) for image in index]
 
-    @property
-    def _space(self) -> FactorSpace:
-        return self.dataset.factor_space
-
     @cached_property
     def _sample(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Indices [N] of images drawn at random, and their mu and logvar [N, latent_dim]."""
@@ -262,14 +252,6 @@ class Gallery:
             for latent in latents
         ]
         return torch.stack(moved).unflatten(0, (len(mu), len(latents)))
-
-    def _response(self, varied: Sequence[int]) -> np.ndarray:
-        """Mean codes, [size of each varied factor ..., latent_dim]."""
-        sizes = self._space.sizes
-        cells = int(np.prod([sizes[factor] for factor in varied]))
-        count = min(MOST_SETTINGS, max(1, RESPONSE_IMAGES // cells))
-        settings = balanced_factors(sizes, count, self._generator(2))
-        return factor_response(self._encoded.represent, sizes, varied, settings)
 
 
 def _numbers(values: object) -> np.ndarray:

@@ -6,6 +6,7 @@ a network:
 `represent(factors [B, F]) -> codes [B, latent_dim]`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -90,6 +91,32 @@ def factor_response(
     codes = np.asarray(represent(factors.reshape(-1, len(factor_sizes))), dtype=np.float64)
     means = codes.reshape(len(cells), len(settings), -1).mean(axis=1)  # [cells, latent_dim]
     return means.reshape(*sizes, -1)
+
+
+def mean_response(
+    represent: Represent, factor_sizes: Sequence[int], varied: Sequence[int], seed: int
+) -> np.ndarray:
+    """`factor_response` over balanced settings, fewer where the varied factors have many values.
+
+    seed: draws the settings.
+    """
+    cells = math.prod(factor_sizes[factor] for factor in varied)
+    count = min(MOST_SETTINGS, max(1, RESPONSE_IMAGES // cells))
+    generator = np.random.default_rng([seed, 2])  # apart from what else the gallery draws
+    settings = balanced_factors(factor_sizes, count, generator)
+    return factor_response(represent, factor_sizes, varied, settings)
+
+
+def response_lines(represent: Represent, dataset: Dataset, factor: int, seed: int) -> np.ndarray:
+    """The `mean_response` to one factor of a full grid as lines, float64 [G, V, latent_dim].
+
+    There is one for each of the G shapes where there are shapes, and otherwise one in all, as also
+    for the shapes themselves and for categories, whose values have names.
+    """
+    space, group = dataset.factor_space, shape_factor(dataset.factor_space)
+    if group in (None, factor) or space.names[factor] in dataset.value_words:
+        return mean_response(represent, space.sizes, [factor], seed)[None]
+    return mean_response(represent, space.sizes, [group, factor], seed)
 
 
 def shape_factor(space: FactorSpace | None) -> int | None:

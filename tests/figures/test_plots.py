@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
+from factorvae.datasets import FactorSpace
 from factorvae.figures import factor_plots, image_plots, style, titles, training_plots
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, PageTable, html_page
@@ -23,6 +25,8 @@ from factorvae.figures.traversal import (
     cosine_sweep,
     factor_response,
     latent_traversal,
+    mean_response,
+    response_lines,
 )
 from factorvae.metrics.inputs import top_gap
 
@@ -387,6 +391,40 @@ def test_factor_response_averages_the_factors_that_are_not_varied():
     shape, scale = np.indices((3, 6))
     np.testing.assert_allclose(response[..., SIZE], (scale - 2.5) * (1 + shape) / 4)
     np.testing.assert_allclose(response[..., X], 0)  # the mean of both settings
+
+
+@pytest.mark.parametrize(
+    ("sizes", "varied", "count"), [((3, 64, 64), (1, 2), 3), ((3, 6, 8), (0, 1), 24)]
+)
+def test_a_mean_response_is_over_as_many_settings_as_are_soon_encoded(sizes, varied, count):
+    asked = []
+    response = mean_response(lambda rows: asked.append(rows) or rows, sizes, varied, seed=5)
+    cells = sizes[varied[0]] * sizes[varied[1]]
+    (rows,) = asked
+    assert len(rows) == cells * count
+    (rest,) = {0, 1, 2} - {*varied}
+    settings = rows[:count, rest]  # each value as often as the others
+    assert np.ptp(np.bincount(settings, minlength=sizes[rest])) == 0
+    np.testing.assert_allclose(response[..., rest], settings.mean())
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "lines"),
+    [
+        (("shape", "scale", "posX", "posY"), {}, (1, 3, 3, 3)),
+        (("shape", "scale", "posX", "posY"), {"scale": tuple("abcdef")}, (1, 1, 3, 3)),
+        (("hue", "scale", "posX", "posY"), {}, (1, 1, 1, 1)),
+    ],
+)
+def test_there_is_a_response_line_for_each_shape_but_of_categories(names, words, lines):
+    space = FactorSpace(names, FACTOR_SIZES)
+    dataset = SimpleNamespace(name="any", factor_space=space, value_words=words)
+    for factor, count in enumerate(lines):
+        response = response_lines(represent, dataset, factor, seed=0)
+        assert response.shape == (count, FACTOR_SIZES[factor], LATENT_DIM)
+    scale = response_lines(represent, dataset, 1, seed=0)[..., SIZE]
+    slopes = (1 + np.arange(3))[:, None] if lines[1] == 3 else 2  # 2: the mean of the shapes
+    np.testing.assert_allclose(scale, (np.arange(6) - 2.5)[None] * slopes / 4, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
