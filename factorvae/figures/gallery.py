@@ -21,6 +21,7 @@ from factorvae.figures.gif import encode_gif
 from factorvae.figures.latents import dead_latents
 from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.figures.style import untitled, write_figure
+from factorvae.figures.titles import COLUMN_TITLES
 from factorvae.figures.traversal import (
     LIMIT,
     cosine_sweep,
@@ -42,14 +43,8 @@ NUM_PAIRS = 24
 NUM_SAMPLES = 72
 NUM_FRAMES = 48
 MOST_GIF_CELLS = 32  # base images are left out of the animation where latents are many
-LOSSES = {  # on the page, with their decimals
-    "recon": ("Reconstruction loss / nats", 1),
-    "kl": ("KL to the prior / nats", 2),
-    "elbo": ("ELBO / nats", 1),
-    "tc": ("Total correlation, the discriminator's estimate / nats", 3),
-    "disc_accuracy": ("Discriminator accuracy", 3),
-    "penalty": ("Penalty, before γ", 3),
-}
+# The page's last losses, and their decimals.
+LOSSES = {"recon": 1, "kl": 2, "elbo": 1, "tc": 3, "disc_accuracy": 3, "penalty": 3}
 
 
 @dataclass(frozen=True)
@@ -378,9 +373,9 @@ def last_losses(log: Mapping[str, np.ndarray]) -> PageTable:
     kl = [value for name, value in last.items() if name.startswith("kl_")]
     live = int((~dead_latents(kl)).sum())
     rows = [["", "mean"]]
-    for name, (heading, decimals) in LOSSES.items():
+    for name, decimals in LOSSES.items():
         if np.isfinite(last.get(name, np.nan)):
-            rows.append([heading, f"{last[name]:.{decimals}f}"])
+            rows.append([COLUMN_TITLES[name], f"{last[name]:.{decimals}f}"])
     rows.append(["Live latents", f"{live} of {len(kl)}"])
     caption = f"The last row of the run's log, at step {last['step']:,.0f}."
     return PageTable("losses", "Last losses", caption, rows)

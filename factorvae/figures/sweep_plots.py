@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from factorvae.errors import printable
 from factorvae.figures.latents import dead_latents
 from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, scale_by_log, styled
+from factorvae.figures.titles import COLUMN_TITLES
 
 Log = Mapping[str, np.ndarray]
 PANELS = {
-    "recon": "Reconstruction loss / nats, log scale",
-    "kl": "KL to the prior / nats",
-    "tc": "Total correlation, estimated / nats",
+    "recon": f"{COLUMN_TITLES['recon']}, log scale",
+    "kl": COLUMN_TITLES["kl"],
+    "tc": COLUMN_TITLES["tc"],
     "live": "Live latents",
 }
 LEGEND_PITCH = 18  # pixels of a line
@@ -52,7 +53,7 @@ def score_against_reconstruction(
         mean = points.mean(axis=0)
         large = {"marker": marker, "markersize": 10, "label": "\n".join(lines)}
         axes.plot(*mean, linestyle="none", color=color, **large)
-    axes.set_xlabel("Reconstruction loss / nats")
+    axes.set_xlabel(COLUMN_TITLES["recon"])
     axes.set_ylabel(printable(score))
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="mean (runs)")
     return layout.figure
@@ -124,7 +125,7 @@ def scores_over_training(
     )
     styles = line_styles(len(settings))
     xs = ("step", "minutes on one core")
-    ys = ("FactorVAE score", "Reconstruction loss / nats")
+    ys = ("FactorVAE score", COLUMN_TITLES["recon"])
     for x, y in itertools.product(range(2), range(2)):
         place = left + x * pitch_x, top + y * pitch_y
         axes = layout.axes(*place, width, height, label=f"{ys[y]} over {xs[x]}")

@@ -1,4 +1,4 @@
-"""What pictures call a run, and what runs share."""
+"""What pictures call a run, what runs share, and the columns of their logs."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,14 @@ from factorvae.methods import METHODS, TOLD_BY_GAMMA
 from factorvae.setting import Setting, setting_value, told_fields
 
 TITLED = ("method", "beta", "gamma", "capacity", "steps")  # in the title of every setting
+COLUMN_TITLES = {  # of a run's log
+    "recon": "Reconstruction loss / nats",
+    "kl": "KL to the prior / nats",
+    "elbo": "ELBO / nats",
+    "tc": "Total correlation, estimated / nats",
+    "disc_accuracy": "Discriminator accuracy",
+    "penalty": "Penalty, before γ",
+}
 
 
 def run_title(

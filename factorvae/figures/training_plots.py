@@ -20,7 +20,9 @@ from factorvae.figures.style import (
     scale_by_log,
     styled,
 )
+from factorvae.figures.titles import COLUMN_TITLES
 
+TITLE_NOTES = {"recon": ", log scale", "disc_accuracy": "; dashed: chance"}
 MEAN_OF = 100  # rows of a log, of which a running mean takes in one to either side
 
 
@@ -39,24 +41,13 @@ def training_curves(log: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     left, top = MARGIN + 44, HEADER + 26
     tall = height + pitch_y + 50
     layout = FigureLayout(2 * pitch_x + width + left + 90, top + tall, "Training", title)
-    panels = [
-        ("recon", "Reconstruction loss / nats, log scale"),
-        ("kl", "KL to the prior / nats"),
-        ("elbo", "ELBO / nats"),
-    ]
-    if "penalty" in log:
-        panels += [("penalty", "Penalty, before γ")]
-    else:
-        panels += [
-            ("tc", "Total correlation, estimated / nats"),
-            ("disc_accuracy", "Discriminator accuracy; dashed: chance"),
-        ]
+    of_method = ("penalty",) if "penalty" in log else ("tc", "disc_accuracy")
     log["elbo"] = -log["recon"] - log["kl"]
-    for index, (column, heading) in enumerate(panels):
+    for index, column in enumerate(("recon", "kl", "elbo", *of_method)):
         line, place = divmod(index, 3)
         x, y = left + place * pitch_x, top + line * pitch_y
         axes = layout.axes(x, y, width, height, label=column)
-        axes.set_title(heading)
+        axes.set_title(COLUMN_TITLES[column] + TITLE_NOTES.get(column, ""))
         _draw_history(axes, log["step"], log.get(column, np.full(len(log["step"]), np.nan)))
         if column == "recon":
             scale_by_log(axes.yaxis)

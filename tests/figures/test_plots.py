@@ -16,6 +16,7 @@ from PIL import Image
 
 from factorvae.datasets import FactorSpace
 from factorvae.figures import factor_plots, image_plots, style, titles, training_plots
+from factorvae.figures.gallery import last_losses
 from factorvae.figures.gif import encode_gif
 from factorvae.figures.page import PagePicture, PageTable, html_page
 from factorvae.figures.style import DPI, STYLE, line_styles, png_bytes, save_figure
@@ -640,6 +641,18 @@ def test_every_accuracy_is_in_view_with_that_of_chance(lowest):
     low, high = find(figure, "disc_accuracy").get_ylim()
     assert low < min(lowest, 0.5) and high == 1
     assert_readable(figure)
+
+
+def test_columns_are_headed_alike_in_pictures_and_on_the_page():
+    log = make_log(20, 2)
+    (_, *rows, _) = last_losses(log).rows
+    on_page = dict(zip(("recon", "kl", "elbo", "tc", "disc_accuracy"), rows, strict=True))
+    curves, of_sweep = training_plots.training_curves(log), sweep_curves({"one": [log]})
+    for name, (heading, _) in on_page.items():
+        title = find(curves, name).get_title("left")
+        assert title.startswith(heading)
+        if name in ("recon", "kl", "tc"):
+            assert find(of_sweep, name).get_title("left") == title
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 250])
