@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from factorvae.errors import UserError
 
@@ -72,6 +72,19 @@ def json_object(path: Path) -> dict | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def strict_json(path: Path) -> object:
+    """What a JSON file holds; NaN and Infinity are no JSON.
+
+    Raises what reading raises, ValueError for other content and RecursionError where it is nested
+    without end.
+    """
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def check_writable(path: Path) -> None:

@@ -1,6 +1,5 @@
 """The scores that evaluate.py has written beside a checkpoint, read again for pictures."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
+from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, strict_json
 
 # What JSON of any other content raises where it is taken for scores; it may be nested without end.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
@@ -50,40 +49,36 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a metrics.json is of.
+class SavedScore:
+    """A finite value, its standard error if there is one, and how it was made, in words."""
 
-    path: the file. step: of the checkpoint that was measured. weights: a digest of that one's; None
-    in files of earlier versions. data: the name and source of the images.
+    value: float
+    error: float | None
+    how: str
+
+
+@dataclass(frozen=True)
+class SavedScores:
+    """The scores in a metrics.json, and which checkpoint and data the scores are of.
+
+    path: the file. checkpoint: the name of the checkpoint's file. step: the checkpoint's. weights:
+    a digest of its weights; None in files of earlier versions. data: the name and source of the
+    images. num_points: images that were measured. seed: drew them. factors: those asked for; empty
+    for all. scores: by name, without those that have no value. details: by metric; what explains
+    its scores. factor_names: those that the metrics used.
     """
 
     path: Path
+    checkpoint: str
     step: int
     weights: str | None
     data: tuple[str, str]
-
-
-@dataclass(frozen=True)
-class SavedScores(Measured):
-    """The content of a metrics.json.
-
-    about: the data and the points that it was measured on. rows: of a table, of which the first are
-    headings. details: by metric; what explains its scores. factor_names: those that the metrics
-    used.
-    """
-
-    about: str
-    rows: Sequence[Sequence[str]]
+    num_points: int
+    seed: int
+    factors: tuple[str, ...]
+    scores: Mapping[str, SavedScore]
     details: Mapping[str, Mapping[str, object]]
     factor_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SavedValues(Measured):
-    """The finite scores of a metrics.json by their names, and how each was made, in words."""
-
-    values: Mapping[str, float]
-    made: Mapping[str, str]
 
 
 def scores_path(checkpoint: Path) -> Path:
@@ -94,10 +89,8 @@ def scores_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}_{METRICS_NAME}")
 
 
-def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None:
+def saved_scores(checkpoint: Path) -> SavedScores | None:
     """The scores of a checkpoint, None where it was not evaluated.
-
-    known: the scores to show, in the order of the rows.
 
     Raises:
         UserError: the file is damaged.
@@ -107,34 +100,8 @@ def saved_scores(checkpoint: Path, known: Sequence[Score]) -> SavedScores | None
     path = own if own.is_file() else checkpoint.with_name(METRICS_NAME)
     if not path.is_file():
         return None
-    with _taken_for_scores(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        measured, data, scores = content["checkpoint"], content["data"], content["scores"]
-        if Path(measured["path"]).name != checkpoint.name:
-            return None
-        about = (
-            f"By evaluate.py, on {data['name']}, {data['source']}: "
-            f"{content['points']['num_points']:,} points, seed {content['settings']['seed']}."
-        )
-        rows = [["score", "value", "\N{PLUS-MINUS SIGN}", "how"]]
-        told = None
-        for score in known:
-            found = scores.get(score.name)
-            if found is None or found["value"] is None:
-                continue
-            if not isinstance(found["how"], str):
-                raise TypeError("how a score was made is no text")
-            error = found["standard_error"]
-            shown = "" if error is None else score.text(error)
-            # once for all scores that are made alike
-            how = "" if found["how"] == told else found["how"]
-            told = found["how"]
-            rows.append([score.title, score.text(found["value"]), shown, how])
-        if any(row[2] for row in rows[1:]):
-            about += " \N{PLUS-MINUS SIGN}: standard error."
-        names, details = tuple(data["factor_names"]), content["details"]
-        _check_details(details, names)
-        return SavedScores(path, *_measured_of(content), about, rows, details, names)
+    scores = read_scores(path)
+    return scores if scores.checkpoint == checkpoint.name else None
 
 
 def check_latents(scores: SavedScores, latent_dim: int) -> None:
@@ -146,23 +113,14 @@ def check_latents(scores: SavedScores, latent_dim: int) -> None:
                 raise ValueError(f"details of {metric} are of other latents")
 
 
-def read_scores(run_dir: Path) -> SavedValues | None:
-    """The scores in a run's metrics.json, None where it was not evaluated.
+def read_scores(path: Path) -> SavedScores:
+    """The scores in a metrics.json.
 
     Raises:
         UserError: the file is damaged.
     """
-    path = run_dir / METRICS_NAME
-    if not path.is_file():
-        return None
     with _taken_for_scores(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = content["scores"].items()
-        values = {n: float(score["value"]) for n, score in found if score["value"] is not None}
-        factors, num_points = content["settings"].get("factors"), content["points"]["num_points"]
-        of = f", {num_points:,} points" + (f", {', '.join(factors)} only" if factors else "")
-        made = {name: score["how"] + of for name, score in found}
-        return SavedValues(path, *_measured_of(content), values, made)
+        return _scores_of(path, strict_json(path))
 
 
 def read_results(path: Path) -> dict | None:
@@ -174,33 +132,62 @@ def read_results(path: Path) -> dict | None:
     if not path.is_file():
         return None
     with _taken_for_scores(path):
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        _measured_of(content)
-        _check_details(content["details"], content["data"]["factor_names"])
-        named = content["settings"]["metrics"]
-        whole = named is None or all(isinstance(name, str) for name in [*named])
-        for score in content["scores"].values():
-            numbers = (score["value"], score["standard_error"])
-            whole &= all(n is None or isinstance(n, int | float) for n in numbers)
-            whole &= isinstance(score["measure"], str) and isinstance(score["how"], str)
-        if not whole:
-            raise TypeError("scores are something else")
+        content = strict_json(path)
+        _scores_of(path, content)
+        asked = content["settings"]["metrics"]
+        metrics = [score["measure"] for score in content["scores"].values()]
+        metrics += [] if asked is None else [*asked]
+        if not all(isinstance(name, str) for name in metrics):
+            raise TypeError("metrics are something else")
         return content
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _check_details(details: Mapping, factor_names: Sequence[str]) -> None:
-    whole = all(isinstance(one, dict) for one in details.values())
-    whole &= all(isinstance(name, str) for name in factor_names)
+def _scores_of(path: Path, content: Mapping) -> SavedScores:
+    """The content of the file at `path`; one of DAMAGE where it is none that evaluate.py writes."""
+    model, data, settings = content["checkpoint"], content["data"], content["settings"]
+    scores = {
+        name: SavedScore(_number(score["value"]), _number(score["standard_error"]), score["how"])
+        for name, score in content["scores"].items()
+    }
+    found = SavedScores(
+        path=path,
+        checkpoint=Path(model["path"]).name,
+        step=model["step"],
+        weights=model.get("weights"),
+        data=(data["name"], data["source"]),
+        num_points=content["points"]["num_points"],
+        seed=settings["seed"],
+        factors=tuple(settings.get("factors") or ()),
+        scores={name: score for name, score in scores.items() if score.value is not None},
+        details=content["details"],
+        factor_names=tuple(data["factor_names"]),
+    )
+    texts = [*found.data, found.weights or "", *found.factors, *found.factor_names]
+    texts += [score.how for score in scores.values()]
+    whole = all(isinstance(text, str) for text in texts)
+    whole &= all(isinstance(n, int) for n in (found.step, found.num_points, found.seed))
     if not whole:
+        raise TypeError("scores are something else")
+    _check_details(found.details, len(found.factor_names))
+    return found
+
+
+def _number(value: object) -> float | None:
+    """A finite number; None for null, which is what is not finite."""
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise ValueError("a score is not finite")
+    return float(value)
+
+
+def _check_details(details: Mapping, num_factors: int) -> None:
+    if not all(isinstance(one, dict) for one in details.values()):
         raise TypeError("details are something else")
     for metric in PICTURED.keys() & details.keys():
         of_latents, of_factors = (details[metric][name] for name in PICTURED[metric])
         for row in [of_factors, *of_latents]:
-            _check_numbers(row, len(factor_names))
+            _check_numbers(row, num_factors)
 
 
 def _check_numbers(row: object, count: int) -> None:
@@ -208,16 +195,6 @@ def _check_numbers(row: object, count: int) -> None:
     numbers = isinstance(row, list) and len(row) == count > 0
     if not numbers or not all(n is None or math.isfinite(n) for n in row):
         raise TypeError("details are no numbers of each factor")
-
-
-def _measured_of(content: Mapping) -> tuple[int, str | None, tuple[str, str]]:
-    """The step and the weights' digest of the model, and the name and source of the data."""
-    model, data = content["checkpoint"], (content["data"]["name"], content["data"]["source"])
-    step, weights = model["step"], model.get("weights")
-    named = all(isinstance(word, str) for word in (*data, weights or ""))
-    if not isinstance(step, int) or not named:
-        raise TypeError("step, weights and data are something else")
-    return step, weights, data
 
 
 @contextmanager

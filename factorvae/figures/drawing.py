@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,17 +26,8 @@ from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import idle_settings
 from factorvae.run_log import log_until
-from factorvae.saved_scores import (
-    SavedScores,
-    SavedValues,
-    Score,
-    check_latents,
-    read_scores,
-    saved_scores,
-)
+from factorvae.saved_scores import SavedScores, Score, check_latents, saved_scores
 from factorvae.setting import Setting, differing_fields, order_of, setting_of
-
-Scores = TypeVar("Scores", SavedScores, SavedValues)
 
 
 def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
@@ -65,7 +55,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
     if dataset.source != checkpoint["dataset"]["source"]:
         print(f"trained on {checkpoint['dataset']['source']} images, drawing {dataset.source} ones")
     base_index = base_images(dataset, config)
-    scores = fitting(saved_scores(path, known_scores), step, weights_digest(checkpoint), dataset)
+    scores = current_scores(path, step, weights_digest(checkpoint), dataset)
     if scores is not None:
         check_latents(scores, trained["latent_dim"])
     gallery = gallery_of(path, checkpoint, dataset, base_index, config, device, scores)
@@ -76,9 +66,7 @@ def visualize(config: VisualizeConfig, known_scores: Sequence[Score]) -> None:
         "images": f"{dataset.name}, {dataset.source}",
         **{name: value for name, value in trained.items() if name in fields_of(trained["method"])},
     }
-    tables = []
-    if scores is not None:
-        tables = [PageTable("scores", "Scores", scores.about, scores.rows)]
+    tables = [] if scores is None else [scores_table(scores, known_scores)]
     for line in write_gallery(gallery, output_dir, config.format, settings, tables):
         print(f"{output_dir}/{line}")
 
@@ -107,11 +95,15 @@ def base_images(dataset: Dataset, config: VisualizeConfig) -> np.ndarray:
     return choose_images(dataset, config.num_images, config.seed)
 
 
-def fitting(scores: Scores | None, step: int, weights: str, dataset: Dataset) -> Scores | None:
-    """The scores, where they are of the checkpoint's weights and of the images that are drawn.
+def current_scores(
+    checkpoint: Path, step: int, weights: str, dataset: Dataset
+) -> SavedScores | None:
+    """Its scores, where they are of the checkpoint's weights and of the images that are drawn.
 
-    A line tells of those that are not. weights: the checkpoint's digest.
+    A line tells of those that are not. step, weights: the checkpoint's, these by their digest.
+    Raises UserError where the file of scores is damaged.
     """
+    scores = saved_scores(checkpoint)
     if scores is None:
         return None
     drawn = dataset.name, dataset.source
@@ -126,6 +118,31 @@ def fitting(scores: Scores | None, step: int, weights: str, dataset: Dataset) ->
         print(f"{scores.path} is of {one} and is left out; the pictures are of {other}")
         return None
     return scores
+
+
+def scores_table(scores: SavedScores, known: Sequence[Score]) -> PageTable:
+    """A row for each known score that was measured, in their order, and what all are of."""
+    rows = [["score", "value", "±", "how"]]
+    told = None
+    for score in known:
+        found = scores.scores.get(score.name)
+        if found is not None:
+            error = "" if found.error is None else score.text(found.error)
+            how = "" if found.how == told else found.how  # once for all that are made alike
+            told = found.how
+            rows.append([score.title, score.text(found.value), error, how])
+    points = f"{scores.num_points:,} points, seed {scores.seed}"
+    caption = f"By evaluate.py, on {', '.join(scores.data)}: {points}."
+    if any(row[2] for row in rows[1:]):
+        caption += " ±: standard error."
+    return PageTable("scores", "Scores", caption, rows)
+
+
+def ways_made(scores: SavedScores) -> dict[str, str]:
+    """How each score was made and of how many points and which factors, for runs to be compared."""
+    only = f", {', '.join(scores.factors)} only" if scores.factors else ""
+    of = f", {scores.num_points:,} points{only}"
+    return {name: score.how + of for name, score in scores.scores.items()}
 
 
 def fields_of(method: str) -> frozenset[str]:
@@ -204,13 +221,13 @@ def draw_sweep(
 
     def run_of(setting: Setting, path: Path, weights: str) -> SweepRun:
         step = setting["steps"]
-        scores = fitting(read_scores(path.parent), step, weights, dataset)
+        scores = current_scores(path, step, weights, dataset)
         return SweepRun(
             name=path.parent.name,
             setting=setting_title(setting, others),
             log=log_until(path.parent, step),
-            scores={} if scores is None else scores.values,
-            made={} if scores is None else scores.made,
+            scores={} if scores is None else {n: s.value for n, s in scores.scores.items()},
+            made={} if scores is None else ways_made(scores),
             gallery=lambda: gallery_of(
                 path, load_checkpoint(path), dataset, base_index, config, device
             ),

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import statistics
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from factorvae.files import (
     SWEEP_NAME,
     json_object,
     remove_left_by_killed,
+    strict_json,
     whole_file,
     written_to,
 )
@@ -111,7 +111,7 @@ def read_sweep(folder: Path) -> dict:
     if not os.path.exists(path):
         return {"runs": []}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        content = strict_json(path)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged; the runs go on without it: remove it") from error
     except OSError as error:
@@ -126,10 +126,6 @@ def read_sweep(folder: Path) -> dict:
     ):
         raise UserError(f"{path} is damaged; the runs go on without it: remove it")
     return content
-
-
-def _refuse(constant: str) -> typing.NoReturn:
-    raise ValueError(f"{constant} is no JSON")
 
 
 HEADINGS = {

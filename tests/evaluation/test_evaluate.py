@@ -630,11 +630,11 @@ def test_files_beside_each_other_have_results_of_their_own(tmp_path):
         assert run("--model_path", *asked, *MIG) == 0
         written = sorted(path.name for path in (tmp_path / "flat").glob("*.json"))
         assert written == [n for n, path in zip(names, paths, strict=True) if path.match(asked[0])]
-        found = [path for path in paths if saved_scores(path, SCORES) is not None]
+        found = [path for path in paths if saved_scores(path) is not None]
         assert found == [path for path in paths if path.match(asked[0])]
     (tmp_path / "flat" / "two_metrics.json").rename(tmp_path / "flat" / "metrics.json")
-    assert saved_scores(paths[2], SCORES) is not None  # as earlier versions wrote it
-    assert saved_scores(paths[0], SCORES) is None
+    assert saved_scores(paths[2]) is not None  # as earlier versions wrote it
+    assert saved_scores(paths[0]) is None
 
 
 def test_output_is_where_it_is_asked_for(tmp_path):

@@ -303,10 +303,15 @@ def _is_sweep(one: dict, _: dict) -> bool:
 
 def _make_scores(folder: Path) -> None:
     values = {"mig": 0.25, "factor_vae_score": 0.5}
-    scores = {name: {"value": value, "how": "somehow"} for name, value in values.items()}
-    data = {"name": "squares", "source": "drawn"}
-    content = {"checkpoint": {"step": 100}, "data": data, "scores": scores}
-    content |= {"settings": {"factors": None}, "points": {"num_points": 2560}}
+    made = {"standard_error": None, "how": "somehow"}
+    content = {
+        "checkpoint": {"path": "runs/a/ckpt.pt", "step": 100},
+        "data": {"name": "squares", "source": "drawn", "factor_names": ["scale", "posX"]},
+        "settings": {"seed": 0, "factors": None},
+        "points": {"num_points": 2560},
+        "scores": {name: {"value": value, **made} for name, value in values.items()},
+        "details": {"sap": {"scores": [[0.5, 0.25]], "gaps": [0.5, 0.25]}},
+    }
     (folder / METRICS_NAME).write_text(json.dumps(content))
 
 
@@ -394,8 +399,8 @@ FORMATS = {
     "metrics.json": Format(
         _make_scores,
         METRICS_NAME,
-        read_scores,
-        lambda one, _: all(isinstance(n, int | float) for n in (*one.values.values(), one.step)),
+        lambda folder: read_scores(folder / METRICS_NAME),
+        lambda one, _: all(isinstance(s.value, float) for s in one.scores.values()),
     ),
     "npz": Format(_make_npz, "*.npz", _read_npz, _same_both),
     "mpi3d": Format(

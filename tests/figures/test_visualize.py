@@ -268,13 +268,25 @@ def test_details_of_factors_without_names_are_one_line(capsys, names):
     assert "runs/a/metrics.json is damaged; evaluate.py writes it" in capsys.readouterr().err
 
 
-def test_scores_made_in_no_words_are_one_line(capsys):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("how", 3),
+        ("value", "much"),
+        ("value", 10**400),
+        ("value", float("nan")),
+        ("standard_error", "some"),
+    ],
+)
+def test_scores_of_the_wrong_kind_are_one_line(capsys, key, value):
     folder = write_run("runs/a")
-    content = scores_of(100, details=SOUND)
-    next(iter(content["scores"].values()))["how"] = 3
+    content = scores_of(100)
+    content["scores"]["mig"][key] = value
     (folder / "metrics.json").write_text(json.dumps(content))
-    assert run() == 2
-    assert "runs/a/metrics.json is damaged; evaluate.py writes it" in capsys.readouterr().err
+    for path in ("runs/a", "runs"):  # by itself, and in a sweep
+        assert run("--model_path", path) == 2
+        told = "error: runs/a/metrics.json is damaged; evaluate.py writes it anew\n"
+        assert capsys.readouterr().err == told
 
 
 def test_sound_details_are_drawn_and_those_of_other_metrics_are_as_they_are():
@@ -313,6 +325,14 @@ def test_scores_of_other_images_than_are_drawn_are_left_out(capsys, hung, sweep_
     assert capsys.readouterr().out.count(f"runs/a/{told}") == 2
 
 
+def test_scores_of_another_file_of_a_runs_folder_are_not_the_runs(sweep_runs):
+    content = scores_of(100)
+    content["checkpoint"]["path"] = "runs/a/other.pt"  # as earlier versions wrote them
+    (write_run("runs/a") / "metrics.json").write_text(json.dumps(content))
+    assert run("--model_path", "runs") == 0
+    assert [dict(shown.scores) for shown in sweep_runs] == [{}]
+
+
 def test_the_runs_of_a_sweep_come_in_numeric_order(monkeypatch):
     for gamma in (35.0, 6.4, 100.0, 0.0):
         write_run(f"sweep/gamma{gamma:g}", gamma=gamma)
@@ -334,10 +354,10 @@ def test_factors_values_are_told_in_pi_where_they_are_multiples_of_it():
 
 
 def write_scores(folder, score, step):
-    scores = {"factor_vae_score": {"value": score, "how": "by votes"}}
-    data = {"name": "squares", "source": "drawn"}
-    content = {"checkpoint": {"step": step}, "data": data, "scores": scores}
-    content |= {"settings": {"factors": ["x", "y"]}, "points": {"num_points": 2560}}
+    content = scores_of(step, points={"num_points": 2560})
+    content["settings"]["factors"] = ["x", "y"]
+    made = {"standard_error": None, "how": "by votes"}
+    content["scores"] = {"factor_vae_score": {"value": score, **made}}
     (folder / "metrics.json").write_text(json.dumps(content))
 
 

@@ -16,10 +16,9 @@ from factorvae.checkpoint import describe_dataset
 from factorvae.command_line import parse
 from factorvae.config import TrainConfig
 from factorvae.errors import UserError, printable, run_script
-from factorvae.evaluation.scores import SCORES
 from factorvae.files import STATS_NAME, locked_folder
 from factorvae.run_log import RunLog, columns, log_until, read_log
-from factorvae.saved_scores import read_scores, saved_scores
+from factorvae.saved_scores import saved_scores
 from factorvae.training.run import check_memory
 from factorvae.training.run_folder import check_same_data
 from factorvae.training.signals import StopSignals
@@ -190,6 +189,5 @@ def test_a_sweeps_file_without_its_settings_goes_on(tmp_path):
 )
 def test_scores_of_the_wrong_content_are_one_line(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
-    for read in (read_scores, lambda folder: saved_scores(folder / "ckpt.pt", SCORES)):
-        with pytest.raises(UserError, match="metrics.json is damaged; evaluate.py writes it anew"):
-            read(tmp_path)
+    with pytest.raises(UserError, match="metrics.json is damaged; evaluate.py writes it anew"):
+        saved_scores(tmp_path / "ckpt.pt")
