@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(VisualizeConfig, __doc__, argv)
     # torch takes seconds to import, for which --help and a wrong flag do not wait
     from factorvae.evaluation.scores import SCORES
-    from factorvae.figures.drawing import visualize
+    from factorvae.pages.drawing import visualize
 
     visualize(config, SCORES)
 

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.step import spread
 from factorvae.errors import UserError, run_script
-from factorvae.figures import explorer
 from factorvae.models import VAE
+from factorvae.pages import explorer
 
 MODELS = {  # image shape, hidden_dim
     "dSprites": ((1, 64, 64), 128),

@@ -24,8 +24,8 @@ from benchmarks.results.rows import (
 )
 from benchmarks.results.running import commit
 from benchmarks.results.sweeps import all_sweeps, title_of
-from factorvae.figures.style import save_figure
-from factorvae.figures.sweep_plots import score_against_reconstruction, scores_over_training
+from factorvae.plots.style import save_figure
+from factorvae.plots.sweep_plots import score_against_reconstruction, scores_over_training
 
 TABLE = {
     "FactorVAE score": "factor_vae_score",

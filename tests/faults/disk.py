@@ -37,8 +37,8 @@ import train
 import visualize
 from factorvae.checkpoint import load_checkpoint
 from factorvae.datasets import load_dataset
-from factorvae.figures import gallery
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME
+from factorvae.pages import gallery
 from tests.faults.calls import Watch, recorded
 from tests.faults.child import Ended, Found, in_child
 from tests.faults.kill import ONE_CAR, sweep_flags

@@ -21,10 +21,10 @@ from factorvae.command_line import parse, parse_sweep
 from factorvae.config import TrainConfig, VisualizeConfig
 from factorvae.datasets import DATASETS
 from factorvae.errors import run_script
-from factorvae.figures.drawing import gallery_of
 from factorvae.files import CHECKPOINT_NAME, METRICS_NAME, SWEEP_NAME
 from factorvae.methods import METHODS
 from factorvae.objective import kl_divergence, recon_loss, reparameterize
+from factorvae.pages.drawing import gallery_of
 from factorvae.penalties import PENALTIES, bind_penalty
 from factorvae.run_log import columns, read_log
 from factorvae.setting import setting_of

@@ -18,14 +18,14 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from factorvae.figures.latents import (
+from factorvae.plots.latents import (
     LABEL_WIDTH,
     MAX_ROWS,
     dead_latents,
     label_latent,
     latent_order,
 )
-from factorvae.figures.style import FAINT, HEADER, INK, MARGIN, FigureLayout, chunks, signed, styled
+from factorvae.plots.style import FAINT, HEADER, INK, MARGIN, FigureLayout, chunks, signed, styled
 
 CELL = 64  # pixels
 GAP = 2  # pixels between image cells, in a grey that shows beside black and white alike

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from factorvae.figures.latents import dead_latents, latent_order
-from factorvae.figures.style import (
+from factorvae.plots.latents import dead_latents, latent_order
+from factorvae.plots.style import (
     FAINT,
     HEADER,
     INK,
@@ -20,7 +20,7 @@ from factorvae.figures.style import (
     scale_by_log,
     styled,
 )
-from factorvae.figures.titles import COLUMN_TITLES
+from factorvae.plots.titles import COLUMN_TITLES
 
 TITLE_NOTES = {"recon": ", log scale", "disc_accuracy": "; dashed: chance"}
 MEAN_OF = 100  # rows of a log, of which a running mean takes in one to either side

@@ -23,7 +23,8 @@ from factorvae.datasets.dsprites_drawing import DSPRITES
 from factorvae.datasets.dsprites_variants import load_color_dsprites, load_noisy_dsprites
 from factorvae.datasets.images import Preparation, decode
 from factorvae.datasets.table import Pixels
-from factorvae.figures.explorer import (
+from factorvae.models import VAE
+from factorvae.pages.explorer import (
     conditional_means,
     drawing,
     explorer_page,
@@ -32,7 +33,6 @@ from factorvae.figures.explorer import (
     marked_ranges,
     start_images,
 )
-from factorvae.models import VAE
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)

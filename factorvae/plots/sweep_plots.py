@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from factorvae.errors import printable
-from factorvae.figures.latents import dead_latents
-from factorvae.figures.style import HEADER, MARGIN, FigureLayout, line_styles, scale_by_log, styled
-from factorvae.figures.titles import COLUMN_TITLES
+from factorvae.plots.latents import dead_latents
+from factorvae.plots.style import HEADER, MARGIN, FigureLayout, line_styles, scale_by_log, styled
+from factorvae.plots.titles import COLUMN_TITLES
 
 Log = Mapping[str, np.ndarray]
 PANELS = {

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, factors_of
-from factorvae.figures.latents import dead_latents, latent_order
-from factorvae.figures.style import factor_value
-from factorvae.figures.traversal import (
+from factorvae.metrics.information import entropy, equal_width_bins, mutual_information
+from factorvae.models import VAE, conv_channels
+from factorvae.objective import kl_per_latent, reparameterize
+from factorvae.pages.traversal import (
     LIMIT,
     choose_images,
     image_name,
@@ -31,9 +32,8 @@ from factorvae.figures.traversal import (
     shape_factor,
     shape_names,
 )
-from factorvae.metrics.information import entropy, equal_width_bins, mutual_information
-from factorvae.models import VAE, conv_channels
-from factorvae.objective import kl_per_latent, reparameterize
+from factorvae.plots.latents import dead_latents, latent_order
+from factorvae.plots.style import factor_value
 
 # int [B] images -> mu and logvar, float [B, latent_dim] each.
 Posterior = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

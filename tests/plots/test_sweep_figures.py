@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from factorvae.evaluation.scores import SCORES
-from factorvae.figures.sweep_gallery import (
+from factorvae.pages.sweep_gallery import (
     SweepRun,
     best_and_median,
     by_setting,
@@ -13,7 +13,7 @@ from factorvae.figures.sweep_gallery import (
     score_table,
     write_sweep_gallery,
 )
-from factorvae.figures.sweep_plots import (
+from factorvae.plots.sweep_plots import (
     score_against_reconstruction,
     scores_over_training,
     sweep_curves,

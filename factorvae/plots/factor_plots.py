@@ -16,14 +16,14 @@ from numpy.typing import ArrayLike
 
 from factorvae.config import DEAD_KL
 from factorvae.errors import printable
-from factorvae.figures.latents import (
+from factorvae.plots.latents import (
     LABEL_WIDTH,
     MAX_ROWS,
     dead_latents,
     label_latent,
     latent_order,
 )
-from factorvae.figures.style import (
+from factorvae.plots.style import (
     FAINT,
     HEADER,
     INK,

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from factorvae.config import DEAD_KL
-from factorvae.figures.style import FAINT, INK, FigureLayout
+from factorvae.plots.style import FAINT, INK, FigureLayout
 
 MAX_ROWS = 16  # latents below each other; more than that stand in several columns
 LABEL_WIDTH = 66  # pixels at the left of a row, for a latent's name and KL

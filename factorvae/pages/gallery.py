@@ -15,14 +15,13 @@ from tqdm import tqdm
 from factorvae.config import DEAD_KL
 from factorvae.datasets import Dataset, factors_of
 from factorvae.encoding import EncodedDataset
-from factorvae.figures import factor_plots, image_plots, training_plots
-from factorvae.figures.explorer import explorer_page
-from factorvae.figures.gif import encode_gif
-from factorvae.figures.latents import dead_latents
-from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
-from factorvae.figures.style import untitled, write_figure
-from factorvae.figures.titles import COLUMN_TITLES
-from factorvae.figures.traversal import (
+from factorvae.files import write_whole
+from factorvae.metrics import mig
+from factorvae.models import VAE
+from factorvae.objective import kl_per_latent, recon_loss_per_image
+from factorvae.pages.explorer import explorer_page
+from factorvae.pages.page import PAGE_NAME, PagePicture, PageTable, html_page
+from factorvae.pages.traversal import (
     LIMIT,
     cosine_sweep,
     image_name,
@@ -33,10 +32,11 @@ from factorvae.figures.traversal import (
     shape_factor,
     shape_names,
 )
-from factorvae.files import write_whole
-from factorvae.metrics import mig
-from factorvae.models import VAE
-from factorvae.objective import kl_per_latent, recon_loss_per_image
+from factorvae.plots import factor_plots, image_plots, training_plots
+from factorvae.plots.gif import encode_gif
+from factorvae.plots.latents import dead_latents
+from factorvae.plots.style import untitled, write_figure
+from factorvae.plots.titles import COLUMN_TITLES
 
 SAMPLE_SIZE = 10_000  # images that tell each latent's KL and mutual information
 NUM_PAIRS = 24

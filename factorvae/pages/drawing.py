@@ -18,13 +18,13 @@ from factorvae.config import TRAIN_FIELDS, VisualizeConfig
 from factorvae.datasets import Dataset
 from factorvae.device import choose_device, use_threads
 from factorvae.errors import BadCheckpoint, UserError
-from factorvae.figures.gallery import Gallery, write_gallery
-from factorvae.figures.page import PAGE_NAME, PageTable, is_page
-from factorvae.figures.sweep_gallery import SweepRun, write_sweep_gallery
-from factorvae.figures.titles import TITLED, run_title, setting_title
-from factorvae.figures.traversal import check_images, choose_images
 from factorvae.files import CHECKPOINT_NAME, writable_folder
 from factorvae.methods import idle_settings
+from factorvae.pages.gallery import Gallery, write_gallery
+from factorvae.pages.page import PAGE_NAME, PageTable, is_page
+from factorvae.pages.sweep_gallery import SweepRun, write_sweep_gallery
+from factorvae.pages.traversal import check_images, choose_images
+from factorvae.plots.titles import TITLED, run_title, setting_title
 from factorvae.run_log import log_until
 from factorvae.saved_scores import SavedScores, Score, check_latents, saved_scores
 from factorvae.setting import Setting, differing_fields, order_of, setting_of

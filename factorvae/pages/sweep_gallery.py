@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from factorvae.figures.gallery import Gallery
-from factorvae.figures.page import PAGE_NAME, PagePicture, PageTable, html_page
-from factorvae.figures.style import write_figure
-from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
 from factorvae.files import write_whole
+from factorvae.pages.gallery import Gallery
+from factorvae.pages.page import PAGE_NAME, PagePicture, PageTable, html_page
+from factorvae.plots.style import write_figure
+from factorvae.plots.sweep_plots import score_against_reconstruction, sweep_curves
 from factorvae.saved_scores import Score
 
 RANKED_BY = "factor_vae_score"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from factorvae.figures import titles, training_plots
 from factorvae.methods import METHODS
+from factorvae.plots import titles, training_plots
 
 
 def test_titles_name_the_method():

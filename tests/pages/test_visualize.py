@@ -22,14 +22,14 @@ from factorvae.checkpoint import load_checkpoint, save_checkpoint, weights_diges
 from factorvae.config import TrainConfig
 from factorvae.datasets import DATASETS, FactorSpace
 from factorvae.errors import run_script
-from factorvae.figures import drawing
-from factorvae.figures.gallery import EXHIBITS, Gallery
-from factorvae.figures.style import TITLES, factor_value, png_bytes
-from factorvae.figures.titles import run_title
-from factorvae.figures.traversal import choose_images, image_name, position_factors, shape_factor
 from factorvae.files import STATS_NAME
 from factorvae.metrics import mig
 from factorvae.models import VAE
+from factorvae.pages import drawing
+from factorvae.pages.gallery import EXHIBITS, Gallery
+from factorvae.pages.traversal import choose_images, image_name, position_factors, shape_factor
+from factorvae.plots.style import TITLES, factor_value, png_bytes
+from factorvae.plots.titles import run_title
 
 SPACE = FactorSpace(("shape", "scale", "posX", "posY"), (3, 2, 6, 6))
 SHAPE = (1, 32, 32)

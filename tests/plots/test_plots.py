@@ -15,13 +15,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from factorvae.datasets import FactorSpace
-from factorvae.figures import factor_plots, image_plots, style, titles, training_plots
-from factorvae.figures.gallery import last_losses
-from factorvae.figures.gif import encode_gif
-from factorvae.figures.page import PagePicture, PageTable, html_page
-from factorvae.figures.style import DPI, STYLE, line_styles, png_bytes, save_figure
-from factorvae.figures.sweep_plots import score_against_reconstruction, sweep_curves
-from factorvae.figures.traversal import (
+from factorvae.metrics.inputs import top_gap
+from factorvae.pages.gallery import last_losses
+from factorvae.pages.page import PagePicture, PageTable, html_page
+from factorvae.pages.traversal import (
     balanced_factors,
     cosine_sweep,
     factor_response,
@@ -29,7 +26,10 @@ from factorvae.figures.traversal import (
     mean_response,
     response_lines,
 )
-from factorvae.metrics.inputs import top_gap
+from factorvae.plots import factor_plots, image_plots, style, titles, training_plots
+from factorvae.plots.gif import encode_gif
+from factorvae.plots.style import DPI, STYLE, line_styles, png_bytes, save_figure
+from factorvae.plots.sweep_plots import score_against_reconstruction, sweep_curves
 
 TITLE = titles.run_title("dsprites", 300_000, 1.0, 6.4)
 SIDE = 64
