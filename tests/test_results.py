@@ -17,9 +17,9 @@ from benchmarks.results import running, sweeps
 from benchmarks.results.__main__ import main
 from benchmarks.results.carrying import PART_BYTES, carry_from, carry_to
 from benchmarks.results.pages import curves_of, markdown
-from benchmarks.results.rows import cell, compared, curve_rows, groups_of
+from benchmarks.results.rows import cell, compared, curve_rows, groups_of, seconds_of
 from benchmarks.results.running import ESTIMATORS, ROOT, Budget, metrics_file
-from benchmarks.results.shipping import reconstruction, sample_images
+from benchmarks.results.shipping import _merit, reconstruction, sample_images
 from benchmarks.results.sweeps import Sweep, runs_of, spelled_flags
 from factorvae.checkpoint import export_weights, load_checkpoint, load_model
 from factorvae.command_line import parse_sweep
@@ -52,7 +52,7 @@ def laptop(tmp_path, monkeypatch, sprites):
         (folder / CHECKPOINT_NAME).write_bytes(weights)
         with RunLog(folder, columns(10), 0, 100) as log:
             log.row({"step": 5000, "images_per_second": 320.0})
-        scores = dict.fromkeys(("disentanglement", "completeness", "informativeness"), 0.25)
+        scores = {"disentanglement": 0.25, "completeness": 0.5, "informativeness": 0.75}
         scores |= {"factor_vae_score": 0.5 + 0.25 * seed, "mig": 0.125, "sap": 0.0}
         scores |= {"recon_loss": 60.0, "kl": 10.0, "num_active": 4.0}
         content = {
@@ -77,6 +77,7 @@ def test_the_tables_tell_means_over_seeds_and_what_is_missing(laptop):
     cells = [cell.strip() for cell in row.split("|")]
     assert cells[2:7] == ["FactorVAE (laptop)", "1", "6.4", "5,000", "0, 1"]
     assert cells[7] == ".625 ± .177"
+    assert cells[10] == cells[11] == ".250 ± .000, .500 ± .000, .750 ± .000"
     assert "python -m benchmarks.results --profile laptop  # 2 of 4 runs are done" in text
 
 
@@ -93,6 +94,50 @@ def test_rows_of_runs_that_are_not_here_stay(laptop):
     run(laptop)
     assert (laptop / "docs" / "results.csv").read_text() == before
     assert len(before.splitlines()) == 3
+
+
+def test_a_run_measured_anew_replaces_its_row(laptop):
+    run(laptop)
+    for path in laptop.rglob("*seed1/metrics.json"):
+        path.write_text(path.read_text().replace('{"value": 0.125}', '{"value": 0.5}'))
+    run(laptop)
+    rows = list(csv.DictReader((laptop / "docs" / "results.csv").read_text().splitlines()))
+    assert [row["mig"] for row in rows] == ["0.125", "0.5"]
+
+
+def test_of_alike_scores_the_higher_mig_ships():
+    runs = [(0.751, 0.1), (0.749, 0.2), (0.70, 0.9)]
+    rows = [{"factor_vae_score": str(score), "mig": str(mig)} for score, mig in runs]
+    assert max(rows, key=_merit) == rows[1]
+
+
+def test_minutes_of_a_curve_are_by_the_least_disturbed_run():
+    def row(seed, steps, seconds):
+        known = {"profile": "laptop", "sweep": "fast", "run": seed, "steps": steps}
+        return known | {"seconds": seconds, "factor_vae_score_paper": 0.5, "recon_loss": 60}
+
+    rows = [row("a", 1000, 100), row("a", 2000, 200), row("b", 1000, 50)]
+    ((one, other),) = curves_of(rows).values()
+    np.testing.assert_allclose(one, [[1000, 5 / 6, 0.5, 60], [2000, 5 / 3, 0.5, 60]])
+    np.testing.assert_allclose(other, [[1000, 5 / 6, 0.5, 60]])
+
+
+def test_seconds_are_of_the_steps_until_then(tmp_path):
+    with RunLog(tmp_path, columns(10), 0, 100) as log:
+        log.row({"step": 100, "images_per_second": 64.0})
+        log.row({"step": 200, "images_per_second": 32.0})
+    assert seconds_of(tmp_path, 64) == 300
+    assert seconds_of(tmp_path, 64, until=100) == 100
+
+
+def test_a_finished_run_is_measured_by_each_estimator(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(running, "call", lambda command, budget: commands.append(command) or True)
+    options = argparse.Namespace(data_dir="data", device="cpu")
+    assert running.evaluate(tmp_path, 20, options, Budget())
+    given = [command[command.index("--dci_estimator") + 1] for command in commands]
+    assert given == ["gbt", "forest", "lasso"]
+    assert [command[-2:] == ["--metrics", "dci"] for command in commands] == [False, True, True]
 
 
 def test_a_table_of_others_is_not_replaced(laptop):

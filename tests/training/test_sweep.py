@@ -28,7 +28,7 @@ from factorvae.errors import UserError
 from factorvae.evaluation.models import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log
 from factorvae.training.run_folder import folder_of
-from factorvae.training.sweep import _in_turns, _train_in_process, runs_of
+from factorvae.training.sweep import _in_turns, _threads_for, _train_in_process, runs_of
 from factorvae.training.sweep_folder import check_same_sweep, read_sweep, write_sweep
 from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
@@ -620,6 +620,13 @@ def test_the_process_of_a_run_tells_how_it_ended(tiny_data, tmp_path, monkeypatc
     assert rows[-1] == ("finished", "", 10)
     assert failed[0] == "failed" and "not finite at step" in failed[1] and failed[2] == 0
     assert isinstance(reason, UserError) and "nowhere" in str(reason)
+
+
+def test_a_run_of_a_sweep_goes_on_with_as_many_threads_as_it_began_with():
+    began = SimpleNamespace(config=TrainConfig(), threads=3)
+    assert _threads_for(began, 8) == 3
+    assert _threads_for(SimpleNamespace(config=TrainConfig(threads=8), threads=3), 8) == 8
+    assert _threads_for(SimpleNamespace(config=TrainConfig(), threads=0), 8) == 8
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,10 +102,24 @@ def test_a_run_from_start_to_end(run_train, run_dir):
     assert code == 2
     assert "--preset is unset there and fast here; " in err
 
+    (run_dir / "metrics.json").write_text("{}")
     code, out, _ = run_train(*flags, "--max_steps", 5, "--lr", 1e-3, "--overwrite")
     assert code == 0
     assert "starting at step 0 of 5" in out
     assert run_log.read_log(run_dir)["step"].tolist() == [5]
+    assert {path.name for path in run_dir.iterdir()} == files  # no scores of what was overwritten
+    assert "resuming" not in (run_dir / "log.txt").read_text()
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path):
+    pictures = np.arange(24, dtype=np.uint8).reshape(24, 1, 1).repeat(32, 1).repeat(32, 2)
+    flags = ["--dataset", f"npz:{tmp_path / 'own.npz'}", "--data_dir", tmp_path, *SMALL]
+    flags += ["--output_dir", tmp_path / "run", "--max_steps"]
+    np.savez(tmp_path / "own.npz", images=pictures)
+    assert run_main(train.main, *flags, 1)[0] == 0
+    np.savez(tmp_path / "own.npz", images=pictures[:20])
+    code, _, err = run_main(train.main, *flags, 2)
+    assert code == 2 and "holds a run on other data: num_images is 24 there and 20 here" in err
 
 
 def test_a_run_without_a_discriminator_goes_on_under_other_flags_of_one(run_train, run_dir):

@@ -246,6 +246,24 @@ def test_seeds_give_different_streams_and_the_same_seed_the_same(sprites, tmp_pa
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+def test_the_log_tells_the_pace_of_the_steps_made_here(sprites, tmp_path, monkeypatch):
+    """Of a clock on which every step takes a second."""
+    seconds = [0.0]
+    advance = Trainer.advance
+
+    def timed(trainer, steps):
+        advance(trainer, steps)
+        seconds[0] += steps
+
+    monkeypatch.setattr(Trainer, "advance", timed)
+    monkeypatch.setattr(loop, "monotonic", lambda: seconds[0])
+    for until in (6, 12):  # it goes on within a row
+        train(sprites, tmp_path, SMALL, until)
+    log = read_log(tmp_path)
+    assert log["step"].tolist() == [4, 8, 12]
+    assert log["images_per_second"].tolist() == [8.0] * 3
+
+
 def test_the_log_holds_means_over_its_window(sprites, tmp_path):
     train(sprites, tmp_path / "every", dataclasses.replace(SMALL, log_every=1), 4)
     train(sprites, tmp_path / "fourth", SMALL, 4)
