@@ -28,6 +28,8 @@ from factorvae.objective import (
 from factorvae.progress import Progress
 from factorvae.run_log import RunLog, columns, read_log
 from factorvae.training import loop
+from factorvae.training.batches import Batches
+from factorvae.training.distributed import ALONE
 from factorvae.training.loop import beyond, fit, shortfalls, total_steps
 from factorvae.training.signals import StopSignals
 from factorvae.training.trainer import Trainer, derive_seed
@@ -163,6 +165,11 @@ def test_every_step_draws_two_batches_by_seed_and_step(sprites):
         assert x1.shape == x2.shape == (8, 1, 64, 64)
         assert not torch.equal(x1, x2)
     assert not torch.equal(seen[0][0], seen[1][0])
+
+
+def test_every_image_is_drawn(sprites):
+    index = Batches(sprites, 2, 4096, CPU, ALONE)._index(torch.Generator().manual_seed(0))
+    assert index.unique().tolist() == [*range(len(sprites))]
 
 
 def test_the_discriminators_loss_leaves_the_vae_alone(sprites):
