@@ -25,7 +25,7 @@ from benchmarks.results.rows import (
 from benchmarks.results.running import commit
 from benchmarks.results.sweeps import all_sweeps, title_of
 from factorvae.plots.style import save_figure
-from factorvae.plots.sweep_plots import score_against_reconstruction, scores_over_training
+from factorvae.plots.sweep_plots import scores_against_reconstruction, scores_over_training
 
 TABLE = {
     "FactorVAE score": "factor_vae_score",
@@ -93,14 +93,16 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     (docs / "results.md").write_text(markdown(rows, curve))
     settings = {
         f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(
-            [[float(row["recon_loss"]), float(row["factor_vae_score"])] for row in group]
+            [[float(row[n]) for n in ("recon_loss", "factor_vae_score", "mig")] for row in group]
         )
         for (profile, name, dataset, beta, gamma, _), group in groups_of(compared(rows))
         if dataset == "dsprites"
     }
     written = "results.md, results.csv"
     if settings:
-        save_figure(score_against_reconstruction(settings, title="dSprites"), docs / "results.png")
+        scores = ("FactorVAE score", "MIG")
+        figure = scores_against_reconstruction(settings, scores=scores, title="dSprites")
+        save_figure(figure, docs / "results.png")
         written += ", results.png"
     if curve:
         write_csv(docs / "results_on_the_way.csv", CURVE_COLUMNS, curve)

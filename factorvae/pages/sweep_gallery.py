@@ -12,10 +12,11 @@ from factorvae.files import write_whole
 from factorvae.pages.gallery import Gallery
 from factorvae.pages.page import PAGE_NAME, PagePicture, PageTable, html_page
 from factorvae.plots.style import write_figure
-from factorvae.plots.sweep_plots import score_against_reconstruction, sweep_curves
+from factorvae.plots.sweep_plots import scores_against_reconstruction, sweep_curves
 from factorvae.saved_scores import Score
 
 RANKED_BY = "factor_vae_score"
+PLOTTED = {RANKED_BY: "FactorVAE score", "mig": "MIG"}  # the second where all have it
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,16 @@ def write_sweep_gallery(
         lines.append(file)
         shown.append(PagePicture(name, heading, caption, "png", data, file))
 
-    points = {
-        setting: np.array([[r.scores["recon_loss"], r.scores[RANKED_BY]] for r in group])
-        for setting, group in by_setting(
-            [run for run in runs if {"recon_loss", RANKED_BY} <= run.scores.keys()]
-        ).items()
-    }
-    if points:
+    measured = [run for run in runs if {"recon_loss", RANKED_BY} <= run.scores.keys()]
+    if measured:
+        plotted = [name for name in PLOTTED if all(name in run.scores for run in measured)]
+        points = {
+            setting: np.array([[run.scores[n] for n in ("recon_loss", *plotted)] for run in group])
+            for setting, group in by_setting(measured).items()
+        }
         caption = "A small point per run and a large one at the mean of each setting."
-        figure = score_against_reconstruction(points, title=title)
+        titles = [PLOTTED[name] for name in plotted]
+        figure = scores_against_reconstruction(points, scores=titles, title=title)
         add("score_reconstruction", "Score and reconstruction", caption, figure)
     else:
         why = f"evaluate.py has not measured {RANKED_BY} and losses of any run"

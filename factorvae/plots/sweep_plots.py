@@ -25,36 +25,40 @@ LONGEST_LINE = 100  # characters of a legend below the panels; beside them 60
 
 
 @styled
-def score_against_reconstruction(
-    settings: Mapping[str, np.ndarray], *, score: str = "FactorVAE score", title: str = ""
+def scores_against_reconstruction(
+    settings: Mapping[str, np.ndarray],
+    *,
+    scores: Sequence[str] = ("FactorVAE score",),
+    title: str = "",
 ) -> Figure:
     """A small point per run and a large one at the mean of each setting (Fig. 3 to 5 of the paper).
 
     Args:
-        settings: by name, reconstruction loss in nats and score of each run, [runs, 2].
+        settings: by name, reconstruction loss in nats and S scores of each run, [runs, 1 + S].
+        scores: what they are, a panel each.
         title: what the runs have in common.
     """
-    width, height, left, top = 420, 320, MARGIN + 50, HEADER + 20
+    width, height, pitch, left, top = 420, 320, 490, MARGIN + 50, HEADER + 20
     labels = [_wrapped(f"{name} ({len(points)})", 60) for name, points in settings.items()]
     longest = max(len(line) for lines in labels for line in lines)
     num_lines = 1 + sum(map(len, labels))
     layout = FigureLayout(
-        left + width + 40 + 7 * longest + MARGIN,
+        left + pitch * (len(scores) - 1) + width + 40 + 7 * longest + MARGIN,
         top + max(height + 56, LEGEND_PITCH * num_lines + MARGIN),
-        f"{score} and reconstruction",
+        f"{', '.join(scores)} and reconstruction",
         title,
     )
-    axes = layout.axes(left, top, width, height, label="scores")
     styles = line_styles(len(settings))
-    for points, lines, style in zip(settings.values(), labels, styles, strict=True):
-        points = np.asarray(points, dtype=np.float64)
-        color, marker = style["color"], style["marker"]
-        axes.plot(*points.T, linestyle="none", marker=marker, color=color, markersize=4, alpha=0.5)
-        mean = points.mean(axis=0)
-        large = {"marker": marker, "markersize": 10, "label": "\n".join(lines)}
-        axes.plot(*mean, linestyle="none", color=color, **large)
-    axes.set_xlabel(COLUMN_TITLES["recon"])
-    axes.set_ylabel(printable(score))
+    for place, score in enumerate(scores):
+        label = f"{printable(score)} of runs"
+        axes = layout.axes(left + pitch * place, top, width, height, label=label)
+        for points, lines, style in zip(settings.values(), labels, styles, strict=True):
+            points = np.asarray(points, dtype=np.float64)[:, [0, 1 + place]]
+            of_setting = {"linestyle": "none", "color": style["color"], "marker": style["marker"]}
+            axes.plot(*points.T, markersize=4, alpha=0.5, **of_setting)
+            axes.plot(*points.mean(axis=0), markersize=10, label="\n".join(lines), **of_setting)
+        axes.set_xlabel(COLUMN_TITLES["recon"])
+        axes.set_ylabel(printable(score))
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), title="mean (runs)")
     return layout.figure
 

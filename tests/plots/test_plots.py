@@ -29,7 +29,7 @@ from factorvae.pages.traversal import (
 from factorvae.plots import factor_plots, image_plots, style, titles, training_plots
 from factorvae.plots.gif import encode_gif
 from factorvae.plots.style import DPI, STYLE, line_styles, png_bytes, save_figure
-from factorvae.plots.sweep_plots import score_against_reconstruction, sweep_curves
+from factorvae.plots.sweep_plots import scores_against_reconstruction, sweep_curves
 
 TITLE = titles.run_title("dsprites", 300_000, 1.0, 6.4)
 SIDE = 64
@@ -757,7 +757,7 @@ def test_text_from_outside_is_plain_text_everywhere(format):
             title=HOSTILE,
         ),
         training_plots.training_curves(log, title=HOSTILE),
-        score_against_reconstruction({HOSTILE: np.ones((2, 2))}, score=HOSTILE, title=HOSTILE),
+        scores_against_reconstruction({HOSTILE: np.ones((2, 2))}, scores=(HOSTILE,), title=HOSTILE),
         sweep_curves({HOSTILE: [log, log]}, title=HOSTILE),
     ]
     for figure in figures:

@@ -14,7 +14,7 @@ from factorvae.pages.sweep_gallery import (
     write_sweep_gallery,
 )
 from factorvae.plots.sweep_plots import (
-    score_against_reconstruction,
+    scores_against_reconstruction,
     scores_over_training,
     sweep_curves,
 )
@@ -90,16 +90,23 @@ def test_best_and_median_are_by_the_score_and_never_the_same_run_twice():
 
 def test_each_run_is_a_point_and_each_setting_has_its_mean():
     points = {"gamma 1": np.array([[40.0, 0.5], [44.0, 0.7]]), "gamma 6": np.array([[60.0, 0.75]])}
-    (axes,) = [a for a in score_against_reconstruction(points).axes if a.get_label() == "scores"]
-    drawn = [line.get_xydata().tolist() for line in axes.lines]
+    axes = {a.get_label(): a for a in scores_against_reconstruction(points).axes}
+    drawn = [line.get_xydata().tolist() for line in axes["FactorVAE score of runs"].lines]
     assert drawn == [
         [[40.0, 0.5], [44.0, 0.7]],
         [pytest.approx([42.0, 0.6])],
         [[60.0, 0.75]],
         [[60.0, 0.75]],
     ]
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend == ["gamma 1 (2)", "gamma 6 (1)"]
+    legend = axes["FactorVAE score of runs"].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == ["gamma 1 (2)", "gamma 6 (1)"]
+
+    points = {name: np.c_[rows, rows[:, 1] / 2] for name, rows in points.items()}
+    both = scores_against_reconstruction(points, scores=("FactorVAE score", "MIG"))
+    axes = {a.get_label(): a for a in both.axes}
+    for label, ys in (("FactorVAE score", [0.5, 0.7]), ("MIG", [0.25, 0.35])):
+        first = axes[f"{label} of runs"].lines[0]
+        assert first.get_xdata().tolist() == [40, 44] and first.get_ydata().tolist() == ys
 
 
 def test_curves_are_means_within_a_deviation_at_the_steps_that_all_runs_have():
@@ -151,7 +158,7 @@ def test_long_and_short_runs_are_told_apart_by_a_log_scale_of_plain_numbers():
 def test_the_lines_of_a_long_name_stay_inside_the_picture():
     name = ", ".join(f"field_{number} 0.0001" for number in range(20))
     points = {name: np.array([[40.0, 0.5]]), "short": np.array([[60.0, 0.75]])}
-    for figure in (score_against_reconstruction(points), sweep_curves({name: [log_of(40.0)]})):
+    for figure in (scores_against_reconstruction(points), sweep_curves({name: [log_of(40.0)]})):
         figure.canvas.draw()
         texts = [text for axes in figure.axes for text in axes.texts]
         legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
