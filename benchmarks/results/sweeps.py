@@ -164,8 +164,8 @@ PROFILES: dict[str, list[Sweep]] = {
             "dsprites_betavae",
             on_the_way=ON_THE_LONGER_WAY,
         ),
-        Sweep("fast_gammas", "FactorVAE, fast", f"{FAST} --gamma 10 20 35 --seed 16-17"),
-        Sweep("fast_beta1", "VAE, fast", f"{FAST} --beta 1 --gamma 0 --seed 16-17"),
+        Sweep("fast_gammas", "FactorVAE, fast", f"{FAST} --gamma 20 35 --seed 16-17"),
+        Sweep("fast_beta1", "VAE, fast", f"{FAST} --beta 1 --gamma 0 --seed 16-20"),
         Sweep(
             "turned",
             "FactorVAE, turned, the seeds it was chosen on",
