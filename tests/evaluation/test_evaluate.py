@@ -24,6 +24,7 @@ import evaluate
 from factorvae.checkpoint import load_checkpoint, save_checkpoint
 from factorvae.config import EvaluateConfig, TrainConfig
 from factorvae.datasets import DATASETS, Dataset, FactorSpace
+from factorvae.encoding import EncodedDataset
 from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
 from factorvae.evaluation import scores
@@ -31,9 +32,10 @@ from factorvae.evaluation.models import find_checkpoints, group_by_setting, load
 from factorvae.evaluation.outputs import as_dict
 from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.evaluation.tables import text_table
-from factorvae.evaluation.trial import Result
+from factorvae.evaluation.trial import Result, draw_trial, generator_of
 from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
+from factorvae.metrics.mig import mig
 from factorvae.models import VAE, Discriminator
 from factorvae.saved_scores import saved_scores
 from factorvae.setting import setting_value
@@ -127,21 +129,22 @@ def read_json(path):
 
 
 class Oracle(VAE):
-    """Its codes are looked up: an image's factors, or the same for all."""
+    """Its codes are looked up: an image's factors, each times its scale."""
 
-    def __init__(self, dataset, constant=False):
+    def __init__(self, dataset, scale=1.0, logvar=0.0):
         super().__init__(dataset.image_shape, 5, 16)
         index = np.arange(len(dataset))
         factors = dataset.factor_space.factors_of(index)
         self.codes = {
-            image.tobytes(): 0 * codes if constant else codes
-            for image, codes in zip(dataset.batch(index).numpy(), factors, strict=True)
+            image.tobytes(): codes
+            for image, codes in zip(dataset.batch(index).numpy(), factors * scale, strict=True)
         }
         assert len(self.codes) == len(dataset)  # no two images are alike
+        self.logvar = torch.tensor(logvar)
 
     def encode(self, x):
         mu = torch.tensor(np.stack([self.codes[image.tobytes()] for image in x.numpy()])).float()
-        return mu, torch.zeros_like(mu)
+        return mu, self.logvar.expand_as(mu)
 
 
 def scores_of(monkeypatch, vae, **settings):
@@ -152,6 +155,11 @@ def scores_of(monkeypatch, vae, **settings):
     models, _ = load_models([path], config)
     (model,) = evaluation.evaluate(models, config, CPU, 1)
     return model
+
+
+def trial_of(vae, dataset, discriminator=None, **settings):
+    config, encoded = EvaluateConfig(**settings), EncodedDataset(vae, dataset)
+    return draw_trial(config, 0, encoded, discriminator, lambda name, text: None)
 
 
 FEW = ("--num_batches", 2, "--batch_size", 50)
@@ -295,7 +303,7 @@ def test_only_the_factors_asked_for_are_scored(monkeypatch, sprites, capsys):
 
 @pytest.mark.usefixtures("few_pairs")
 def test_codes_that_are_constant(monkeypatch, sprites):
-    model = scores_of(monkeypatch, Oracle(sprites, constant=True), protocol="paper")
+    model = scores_of(monkeypatch, Oracle(sprites, scale=0), protocol="paper")
     scores = model.scores
     for name in ("factor_vae_score", "mig", "disentanglement", "completeness"):
         assert scores[name] == 0, name
@@ -355,6 +363,101 @@ def test_only_the_images_that_are_drawn_are_encoded(monkeypatch, sprites):
     settings = dict(metrics=("factor_vae_score",), num_batches=1, batch_size=4, protocol="paper")
     model = scores_of(monkeypatch, Oracle(sprites), **settings)
     assert 100 < model.num_encoded <= 4 + 5 + 2 * 100
+
+
+# --- Known scores, of the functions that measure --------------------------------------------------
+
+SOME = dict(num_batches=1, batch_size=30)
+
+
+def test_losses_are_of_the_samples_own_images(monkeypatch, sprites):
+    vae = Oracle(sprites, logvar=-60.0)  # its samples are its means
+
+    def own_images(z):
+        return 4 * sprites.batch(sprites.factor_space.index_of(z.numpy().round().astype(int))) - 2
+
+    monkeypatch.setattr(vae, "decode", own_images)
+    trial = trial_of(vae, sprites, num_batches=1, batch_size=150)
+    result = scores.measure_losses(trial)
+    assert result.scores["recon_loss"] == pytest.approx(64 * 64 * np.log1p(np.exp(-2)))
+    kl = 0.5 * (trial.factors.astype(float) ** 2 + np.exp(-60) + 60 - 1)
+    assert result.scores["kl"] == pytest.approx(kl.sum(axis=1).mean())
+    np.testing.assert_allclose(result.details["kl_per_latent"], kl.mean(axis=0))
+    # The reconstructions are all as good, so that the bound varies with the KL.
+    error = kl.sum(axis=1).std(ddof=1) / np.sqrt(150)
+    assert result.errors["recon_loss"] == pytest.approx(0, abs=1e-4)
+    assert [result.errors[n] for n in ("kl", "elbo")] == pytest.approx([error] * 2)
+
+
+def test_latents_are_active_by_their_kl_or_by_their_spread(monkeypatch, sprites):
+    """One latent is sure of each image, though its means are all near 0."""
+    vae = Oracle(sprites, scale=[0, 0.01, 0, 0, 0], logvar=[0.0, -9.0, 0.0, 0.0, 0.0])
+    model = scores_of(monkeypatch, vae, metrics=("losses",), **SOME)
+    assert (model.scores["num_active"], model.scores["num_active_std"]) == (1, 0)
+    details = model.details["losses"]
+    assert details["active_by_kl"].tolist() == [False, True, False, False, False]
+    assert details["kl_per_latent"].sum() == pytest.approx(model.scores["kl"])
+    row = text_table([model], EvaluateConfig()).partition("KL of each latent")[2]
+    assert row.splitlines()[0].split() == ["0.00", "4.00", "0.00", "0.00", "0.00"]
+
+
+def test_samples_are_of_the_posteriors_and_go_to_the_discriminator(sprites):
+    vae = Oracle(sprites, scale=0, logvar=2 * np.log(2))
+    trial = trial_of(vae, sprites, lambda codes: codes[:, :2])
+    samples = trial.samples()
+    assert samples.std().item() == pytest.approx(2, abs=0.1)
+    result = scores.measure_discriminator_total_correlation(trial)
+    expected = (samples[:, 0] - samples[:, 1]).mean().item()  # joint less permuted
+    assert result.scores["discriminator_total_correlation"] == pytest.approx(expected) != 0
+    gaussian = scores.measure_gaussian_total_correlation(trial).scores
+    assert gaussian["gaussian_total_correlation"] == 0  # of the means, which are constant
+    assert gaussian["gaussian_total_correlation_sampled"] > 0
+
+
+def test_minibatch_estimates_are_told_how_many_images_there_are(monkeypatch, sprites):
+    told = []
+
+    def estimate(mu, logvar, dataset_size, generator):
+        told.append((len(mu), dataset_size))
+        return {"total_correlation_weighted": 0, "total_correlation_stratified": 0}
+
+    monkeypatch.setattr(scores, "minibatch_total_correlation", estimate)
+    scores.measure_minibatch_total_correlation(trial_of(Oracle(sprites), sprites, **SOME))
+    assert told == [(30, 432)]
+
+
+@pytest.mark.usefixtures("few_pairs")
+@pytest.mark.parametrize("draw", [scores.draw_beta_vae, scores.draw_factor_vae])
+def test_only_factors_asked_for_are_held_still(sprites, draw):
+    trial = trial_of(Oracle(sprites), sprites, factors=("posX", "scale"), protocol="paper")
+    held = np.concatenate([votes.held for votes in draw(trial).train])
+    assert set(held.tolist()) == {1, 3}
+
+
+def test_mig_has_a_second_estimate_without_bins(sprites):
+    trial = trial_of(Oracle(sprites, scale=[1, 1, 1, 1, 0]), sprites, **SOME)
+    measured = scores.measure_mig(trial).scores
+    unbinned = mig(trial.codes, trial.factors, estimator="knn")["mig"]
+    assert measured["mig_knn"] == unbinned != measured["mig"]
+
+
+def test_udr_is_of_live_latents_and_what_the_others_say_of_a_model():
+    """Of two latents of correlation 1/2 the second model has one; both have one that is dead."""
+    one = np.array([1.0, 1, 1, 1, -1, -1, -1, -1])
+    two = np.array([1.0, 1, 1, -1, -1, -1, -1, 1])
+    dead = 0.01 * one * two
+    codes = [np.column_stack([one, two, dead]), np.column_stack([one, dead])]
+    results = scores.compare_by_udr([(mu, np.zeros_like(mu)) for mu in codes])
+    # With the lasso's penalty of .1 the weights are .9 and .4 on the first, .9 and 0 from it.
+    expected = [((0.9 + 0.4) / 2 + 0.9**2 / (0.9 + 0.4)) / 2, (0.9 + (0.9 + 0) / 2) / 2]
+    assert [result.scores["udr"] for result in results] == pytest.approx(expected)
+    pairwise = [result.details["pairwise"] for result in results]
+    np.testing.assert_allclose(pairwise, np.transpose([expected]))
+
+
+def test_seed_repeat_and_purpose_each_draw_anew():
+    known = (0, 0, "points"), (1, 0, "points"), (0, 1, "points"), (0, 0, "samples")
+    assert len({generator_of(*each).random() for each in known}) == 4
 
 
 # --- The script -----------------------------------------------------------------------------------
@@ -510,6 +613,8 @@ def test_udr_of_one_setting(sweep, capsys):
         result = read_json(path / "metrics.json")
         assert 0 < result["scores"]["udr"]["value"] <= 1
         assert len(result["details"]["udr"]["pairwise"]) == 2
+        others = [str(other / "ckpt.pt") for other in paths if other != path]
+        assert result["details"]["udr"]["compared_with"] == others
 
 
 def test_equal_models_agree(sweep):
