@@ -87,7 +87,9 @@ def few_pairs(monkeypatch):
     monkeypatch.setattr(scores, "draw_pairs", few)
 
 
-def write_checkpoint(folder, gamma=6.4, seed=0, name="ckpt.pt", channels=1, **changes):
+def write_checkpoint(
+    folder, gamma=6.4, seed=0, name="ckpt.pt", channels=1, options=None, **changes
+):
     """A run's folder as train.py leaves it, its weights drawn at random."""
     config = TrainConfig(gamma=gamma, seed=seed, hidden_dim=16, disc_depth=1, disc_width=16)
     config = dataclasses.replace(config, latent_dim=4, **changes)
@@ -99,7 +101,7 @@ def write_checkpoint(folder, gamma=6.4, seed=0, name="ckpt.pt", channels=1, **ch
     known = {"name": config.dataset, "source": "rendered", "image_shape": [channels, 64, 64]}
     checkpoint = {
         "config": dataclasses.asdict(config),
-        "dataset": {**known, "factor_names": [], "factor_sizes": [], "options": {}},
+        "dataset": {**known, "factor_names": [], "factor_sizes": [], "options": options or {}},
         "step": 2000,
         "finished": True,
         "vae": vae.state_dict(),
@@ -966,13 +968,31 @@ def test_the_trained_dataset_by_its_name_keeps_its_options(tmp_path, monkeypatch
         return sprites
 
     monkeypatch.setitem(DATASETS, "parted", load)
-    path = write_checkpoint(tmp_path / "model", dataset="parted")
-    checkpoint = load_checkpoint(path)
-    checkpoint["dataset"]["options"] = {"split": "test"}
-    save_checkpoint(path, checkpoint)
+    path = write_checkpoint(tmp_path / "model", dataset="parted", options={"split": "test"})
     for flags in ((), ("--dataset", "parted"), ("--dataset", "dsprites")):
         assert run("--model_path", path, *MIG, *flags) == 0
     assert asked == ["test", "test"]
+
+
+def test_only_models_of_the_same_images_share_them(tmp_path, monkeypatch, sprites):
+    asked = []
+
+    def load(data_dir, *, split=None):
+        asked.append((data_dir, split))
+        return sprites
+
+    monkeypatch.setitem(DATASETS, "parted", load)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    trained = [("here", "a"), ("here", "b"), ("there", "b"), ("here", "a")]
+    paths = [
+        write_checkpoint(
+            tmp_path / str(n), dataset="parted", data_dir=folder, options={"split": split}
+        )
+        for n, (folder, split) in enumerate(trained)
+    ]
+    load_models(paths, EvaluateConfig())
+    assert asked == trained[:3]
 
 
 # --- Data without a grid of factors ---------------------------------------------------------------
