@@ -29,7 +29,7 @@ from factorvae.errors import run_script
 from factorvae.evaluation import evaluate as evaluation
 from factorvae.evaluation import scores
 from factorvae.evaluation.models import find_checkpoints, group_by_setting, load_models
-from factorvae.evaluation.outputs import as_dict
+from factorvae.evaluation.outputs import as_dict, with_earlier
 from factorvae.evaluation.scores import METRICS, SCORES
 from factorvae.evaluation.tables import text_table
 from factorvae.evaluation.trial import Result, draw_trial, generator_of
@@ -37,7 +37,7 @@ from factorvae.metrics.beta_vae import draw_pairs
 from factorvae.metrics.factor_vae import draw_votes
 from factorvae.metrics.mig import mig
 from factorvae.models import VAE, Discriminator
-from factorvae.saved_scores import saved_scores
+from factorvae.saved_scores import Score, saved_scores
 from factorvae.setting import setting_value
 
 CPU = torch.device("cpu")
@@ -224,6 +224,16 @@ def test_scores_of_other_weights_do_not_stay(measured_once):
     save_checkpoint(path, checkpoint)
     assert run("--model_path", path, *FEW, "--metrics", "mig") == 0
     assert read_json(scores)["scores"].keys() == OF_MIG
+
+
+def test_scores_of_other_images_do_not_stay(measured_once):
+    _, scores = measured_once
+    content = read_json(scores)
+    asked = {**content, "scores": {}, "settings": {**content["settings"], "metrics": ["mig"]}}
+    assert with_earlier(asked, scores)["scores"] == content["scores"]
+    for key, other in {"name": "table", "source": "official", "num_images": 431}.items():
+        changed = {**asked, "data": {**content["data"], key: other}}
+        assert with_earlier(changed, scores)["scores"] == {}, key
 
 
 @pytest.mark.parametrize(
@@ -462,6 +472,11 @@ def test_seed_repeat_and_purpose_each_draw_anew():
     assert len({generator_of(*each).random() for each in known}) == 4
 
 
+def test_a_mean_of_counts_is_told_as_no_whole_number():
+    count = Score("num_active", "Active latents", "Active", 0)
+    assert [count.text(value) for value in (4.0, 3.5)] == ["4", "3.5"]
+
+
 # --- The script -----------------------------------------------------------------------------------
 
 
@@ -561,8 +576,9 @@ def test_many_checkpoints(sweep, capsys):
     assert "deviation over the models of a setting, which differ in their seed\n" in out
     assert "left out: udr: it compares several checkpoints" in out  # of the setting of one run
     for run_dir, row in zip(("a0", "a1", "a2", "b"), rows, strict=True):
-        value = read_json(sweep / run_dir / "metrics.json")["scores"]["mig"]["value"]
-        assert float(row["mig"]) == value
+        saved = read_json(sweep / run_dir / "metrics.json")["scores"]
+        assert float(row["mig"]) == saved["mig"]["value"]
+        assert float(row["recon_loss_se"]) == saved["recon_loss"]["standard_error"]
         assert f"  {run_dir} " in out
 
 
@@ -1111,6 +1127,26 @@ def test_other_images_than_in_training_are_told(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "dsprites, official: 432 images" in out
     assert "trained on other images: dsprites, rendered" in out
+    result = read_json(path.with_name("metrics.json"))
+    assert result["checkpoint"]["trained_on"] == {"name": "dsprites", "source": "rendered"}
+    assert result["data"]["source"] == "official"
+
+
+def test_a_settings_line_tells_its_data_and_what_differs(tmp_path):
+    paths = [write_checkpoint(tmp_path / f"m{beta}", beta=beta, lr=beta / 100) for beta in (1, 4)]
+    config = EvaluateConfig(dataset="official")
+    models, _ = load_models(paths, config)
+    for model in models:
+        model.scores["mig"], model.protocols["mig"] = 0.5, "known"
+    lines = text_table(models, config).splitlines()
+    assert [line for line in lines if "steps" in line] == [
+        f"dsprites, official; beta {beta}; gamma 6.4; trained on dsprites, rendered; "
+        f"lr {lr}; 2,000 steps"
+        for beta, lr in ((1, 0.01), (4, 0.04))
+    ]
+    assert "not finished" not in text_table(models[:1], config)
+    models[0].checkpoint["finished"] = False
+    assert "step 2,000, not finished\n" in text_table(models[:1], config)
 
 
 def test_models_of_a_set_that_grew_have_no_mean_in_common(tmp_path, capsys):
