@@ -58,6 +58,16 @@ def test_models_come_back_as_they_were(saved, trainer):
     assert torch.equal(discriminator(mu), trainer.discriminator(mu))
 
 
+def test_a_digest_is_of_the_weights_of_both_networks(saved):
+    loaded = checkpoint.load_checkpoint(saved)
+    digest = checkpoint.weights_digest(loaded)
+    assert checkpoint.weights_digest(copy.deepcopy(loaded)) == digest
+    for network in ("vae", "discriminator"):
+        changed = copy.deepcopy(loaded)
+        [*changed[network].values()][-1].view(-1)[-1] += 1
+        assert checkpoint.weights_digest(changed) != digest, network
+
+
 def test_a_failed_write_leaves_the_earlier_checkpoint(saved, trainer):
     before = saved.read_bytes()
     with pytest.raises(AttributeError):
