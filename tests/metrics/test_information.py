@@ -37,6 +37,11 @@ def test_bins_are_those_of_the_reference(generator):
         np.testing.assert_array_equal(ours, reference - 1)
 
 
+def test_a_value_on_an_edge_falls_into_the_bin_above_it():
+    codes = np.arange(21.0)[:, None]
+    assert equal_width_bins(codes, 20)[:, 0].tolist() == [*range(20), 19]
+
+
 def test_a_constant_latent_falls_into_one_bin():
     assert len(np.unique(equal_width_bins(np.full((9, 1), 3.7)))) == 1
 
@@ -80,6 +85,13 @@ def test_nearest_neighbour_estimate_is_scikit_learns(generator):
     np.testing.assert_allclose(
         mutual_information_knn(codes, labels, 10), np.transpose(expected), atol=1e-2
     )
+
+
+def test_nearest_neighbour_estimate_of_classes_of_unlike_size_is_scikit_learns(generator):
+    labels = (np.arange(400) < 20).astype(int)[:, None]
+    codes = 3 * labels + generator.standard_normal((400, 1))
+    expected = mutual_info_classif(codes, labels[:, 0], n_neighbors=10, random_state=0)
+    np.testing.assert_allclose(mutual_information_knn(codes, labels, 10)[0], expected, atol=1e-2)
 
 
 def test_more_neighbours_than_points_are_all_of_a_class(generator):

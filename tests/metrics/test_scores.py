@@ -317,6 +317,22 @@ def test_infomec_of_codes_that_share(factors):
     np.testing.assert_allclose(result["nmi"], [[1, 0], [1, 1]], atol=0.05)
 
 
+def test_infomec_modularity_is_over_active_latents_of_which_some_know_nothing():
+    point = np.arange(400)
+    factors = np.column_stack([point // 200, point // 100 % 2])
+    inactive = factors.sum(axis=1) / 100  # tells both factors
+    result = infomec(np.column_stack([factors[:, 0], point % 100 / 100, inactive]), factors)
+    np.testing.assert_array_equal(result["active"], [True, True, False])
+    np.testing.assert_array_equal(result["nmi"][1], 0)
+    # Shares of 1, and 1/2 for no preference: a mean of 3/4, moved to 1/2.
+    assert result["infom"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_infomec_explicitness_takes_all_values_as_equally_frequent():
+    factors = (np.arange(100) < 90)[:, None].astype(int)
+    assert infomec(np.zeros((100, 1)), factors)["infoe"] == pytest.approx(0, abs=1e-6)
+
+
 def test_infomec_explicitness_and_active_latents(noisy, factors):
     result = infomec(noisy, factors)
     np.testing.assert_array_equal(result["active"], [True, True, True, False, False])

@@ -213,6 +213,14 @@ def test_a_models_score_is_what_the_others_say_of_it():
     assert result["best"] == 1
 
 
+def test_a_models_score_is_the_median_of_what_the_others_say(generator, independent):
+    unrelated = generator.standard_normal((4000, 3))
+    result = udr([independent, -independent, unrelated, independent[:, :2]])
+    others = [np.delete(result["pairwise"][:, i], i) for i in range(4)]
+    np.testing.assert_allclose(result["udr"], [np.median(each) for each in others])
+    assert result["udr"][0] > np.mean(others[0]) + 0.1
+
+
 def test_disentangled_models_rank_first(generator, independent):
     def rotated(seed):
         rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))
