@@ -519,22 +519,64 @@ def matrix(scores, names, kl=KL, title=TITLE):
     return factor_plots.latent_matrix(scores, names, kl, **options, title=title)
 
 
-def test_a_matrix_shows_scores_bars_and_their_mean():
-    names = ("shape", "scale", "posX")
-    scores = np.zeros((LATENT_DIM, 3))  # of scale nothing is known
-    scores[[X, Y], 0], scores[[SIZE, DEAD[0]], 2] = (0.5, 0.125), (0.75, 0.5)
-    figure = matrix(scores, names)
-    axes, beside = find(figure, "scores"), find(figure, "bars")
-    np.testing.assert_array_equal(axes.images[0].get_array(), scores[ROWS].T)
+SCORES = np.zeros((LATENT_DIM, 3))  # of scale nothing is known
+SCORES[[X, Y], 0], SCORES[[SIZE, DEAD[0]], 2] = (0.5, 0.125), (0.75, 0.5)
+
+
+@pytest.fixture(scope="module")
+def small_matrix():
+    return matrix(SCORES, ("shape", "scale", "posX"))
+
+
+def test_a_matrix_shows_scores_bars_and_their_mean(small_matrix):
+    axes, beside = find(small_matrix, "scores"), find(small_matrix, "bars")
+    np.testing.assert_array_equal(axes.images[0].get_array(), SCORES[ROWS].T)
     assert [patch.get_width() for patch in beside.patches] == [0.375, 0, 0.25]
-    assert beside.lines[0].get_xdata()[0] == 0.05
-    assert "dashed: their mean (SAP) 0.050" in texts(figure)
-    assert tuple(label.get_text() for label in axes.get_yticklabels()) == names
-    frames = [(frame.get_x() + 0.44, frame.get_y() + 0.44) for frame in axes.patches]
-    assert len(frames) == 2 * len(names)
-    best = [(ROWS.index(latent), row) for latent, row in ((X, 0), (Y, 0), (SIZE, 2), (DEAD[0], 2))]
-    assert set(best) < {(round(x), round(y)) for x, y in frames}
-    assert_readable(figure)
+    assert [*beside.lines[0].get_xdata()] == [0.05, 0.05]
+    assert "dashed: their mean (SAP) 0.050" in texts(small_matrix)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["shape", "scale", "posX"]
+    assert_readable(small_matrix)
+
+
+def test_a_matrix_names_the_latent_of_each_column_over_its_kl(small_matrix):
+    above = sorted(
+        (-text.get_position()[1], text.get_position()[0], text.get_text())
+        for text in small_matrix.texts
+        if text.get_ha() == "center"
+    )
+    words = [*(f"z{latent}" for latent in ROWS), "3.00", "2.00", "1.00", "dead", "dead"]
+    assert [word for _, _, word in above] == words
+    box = find(small_matrix, "scores").get_position()
+    middles = box.x0 + box.width * (np.arange(LATENT_DIM) + 0.5) / LATENT_DIM
+    np.testing.assert_allclose([x for _, x, _ in above], [*middles, *middles])
+
+
+def test_a_matrix_s_numbers_stand_in_their_cells_and_its_bars_beside_their_rows(small_matrix):
+    axes, beside = find(small_matrix, "scores"), find(small_matrix, "bars")
+    shown = {text.get_position()[::-1]: text.get_text() for text in axes.texts}
+    assert shown == {cell: f"{score:.2f}" for cell, score in np.ndenumerate(SCORES[ROWS].T)}
+    bars = [(text.get_position()[1], text.get_text()) for text in beside.texts]
+    assert bars == [(0, "0.38"), (1, "0.00"), (2, "0.25")]
+    assert [patch.get_y() + patch.get_height() / 2 for patch in beside.patches] == [0, 1, 2]
+    assert beside.get_ylim() == axes.get_ylim() and beside.get_xlim() == (0, 1)
+
+
+def test_a_matrix_frames_the_best_latent_of_each_row_and_dashes_the_second(small_matrix):
+    frames = {True: set(), False: set()}
+    for frame in find(small_matrix, "scores").patches:
+        cell = round(frame.get_y() + 0.44), ROWS[round(frame.get_x() + 0.44)]
+        frames[frame.get_linestyle() in ("-", "solid")].add(cell)
+    assert frames[True] == {(0, X), (1, ROWS[0]), (2, SIZE)}
+    assert frames[False] == {(0, Y), (1, ROWS[1]), (2, DEAD[0])}
+
+
+def test_a_colour_scale_rises_from_the_least_to_the_most_that_is_shown(
+    small_matrix, response_figure
+):
+    for figure, panel in ((small_matrix, "scores"), (response_figure, f"z{X}: posX, posY")):
+        scale = find(figure, "scale").images[0]
+        assert tuple(scale.get_extent()) == (*find(figure, panel).images[0].get_clim(), 0, 1)
+        assert (np.diff(scale.get_array()) > 0).all()
 
 
 def test_a_matrix_of_many_attributes_goes_from_nought_to_its_largest_score():
