@@ -632,21 +632,27 @@ def make_log(num_rows, latent_dim, with_discriminator=True):
 def test_training_curves_are_the_columns_of_the_log():
     log = make_log(300, 10)
     figure = training_plots.training_curves(log, title=TITLE)
-    for column in ("recon", "kl", "tc", "disc_accuracy"):
-        raw, smooth = find(figure, column).lines[:2]
+    drawn = {name: log[name] for name in ("recon", "kl", "tc", "disc_accuracy")}
+    for name, column in (drawn | {"elbo": -log["recon"] - log["kl"]}).items():
+        raw, smooth = find(figure, name).lines[:2]
         np.testing.assert_array_equal(raw.get_xdata(), log["step"])
-        np.testing.assert_array_equal(raw.get_ydata(), log[column])
-        np.testing.assert_allclose(smooth.get_ydata()[150], log[column][147:154].mean())
+        np.testing.assert_array_equal(raw.get_ydata(), column)
+        np.testing.assert_allclose(smooth.get_ydata()[150], column[147:154].mean())
     by_latent = find(figure, "kl by latent")
     last = sorted(line.get_ydata()[-1] for line in by_latent.lines)
     np.testing.assert_allclose(last, sorted(log[f"kl_{latent}"][-1] for latent in range(10)))
-    names = {text.get_text() for text in by_latent.texts}
-    assert names == {"z1", "z2", "z4", "z5", "z7", "z8", "4 dead"}
+    names = [text.get_text() for text in by_latent.texts]
+    assert names == ["z1", "z2", "z4", "z5", "z7", "z8", "4 dead"]
     leaders = [line for line in figure.artists if isinstance(line, Line2D)]
     low, high = by_latent.get_ylim()
-    ends = sorted(float(line.get_ydata()[0]) * (high - low) + low for line in leaders)
+    ends = [float(line.get_ydata()[0]) * (high - low) + low for line in leaders]
     live = [log[f"kl_{latent}"][-1] for latent in range(10) if latent % 3]
-    np.testing.assert_allclose(ends, sorted([0.0, *live]), atol=1e-6)  # each meets its line
+    np.testing.assert_allclose(ends, [*live, 0.0], atol=1e-6)  # each meets its line and its name
+    heights = [text.get_position()[1] for text in by_latent.texts]
+    assert [line.get_ydata()[1] for line in leaders] == heights == sorted(heights, reverse=True)
+    lines = sorted(by_latent.lines, key=lambda line: -line.get_ydata()[-1])
+    colors = [[line.get_color() for line in each[: len(live)]] for each in (leaders, lines)]
+    np.testing.assert_array_equal(*colors)
     low, high = by_latent.get_xlim()
     starts = [float(line.get_xdata()[0]) * (high - low) + low for line in leaders]
     np.testing.assert_allclose(starts, log["step"][-1])
@@ -680,8 +686,10 @@ def test_every_accuracy_is_in_view_with_that_of_chance(lowest):
     log = make_log(10, 3)
     log["disc_accuracy"][3] = lowest
     figure = training_plots.training_curves(log, title=TITLE)
-    low, high = find(figure, "disc_accuracy").get_ylim()
+    axes = find(figure, "disc_accuracy")
+    low, high = axes.get_ylim()
     assert low < min(lowest, 0.5) and high == 1
+    assert [*axes.lines[-1].get_ydata()] == [0.5, 0.5] and axes.lines[-1].is_dashed()
     assert_readable(figure)
 
 
