@@ -487,6 +487,8 @@ def test_large_limits_have_ticks_and_words_name_their_points():
     np.testing.assert_allclose(ticks, [-7.5, -5, -2.5, 0, 2.5, 5, 7.5])
     words = [label.get_text() for label in find(figure, "z3: kind").get_xticklabels()]
     assert words == ["oak", "a $word$ that i…", "ash"]
+    points = find(figure, "z3: kind").lines[:3]
+    assert [line.get_xydata().tolist() for line in points] == [[[0, -9.7]], [[1, 0]], [[2, 9.7]]]
     assert_readable(figure)
 
 
@@ -503,12 +505,12 @@ def test_curves_show_each_shape_on_one_scale(response_figure):
     points = [
         line for line in find(response_figure, "z2: shape").lines if line.get_marker() != "None"
     ]
-    assert len(points) == 3
-    assert [handle.get_text() for handle in response_figure.legends[0].get_texts()] == [
-        "square",
-        "ellipse",
-        "heart",
-    ]
+    legend = response_figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["square", "ellipse", "heart"]
+    for shown in (points, legend.get_lines()):  # as the lines of these shapes
+        assert [line.get_marker() for line in shown] == [line.get_marker() for line in lines]
+        colors = [[line.get_color() for line in each] for each in (shown, lines)]
+        np.testing.assert_array_equal(*colors)
     assert_readable(response_figure)
 
 
