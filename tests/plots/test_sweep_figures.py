@@ -1,5 +1,7 @@
 """Pictures and tables of a sweep: means, deviations and bands over known runs."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from factorvae.plots.sweep_plots import (
     scores_over_training,
     sweep_curves,
 )
+from factorvae.plots.titles import COLUMN_TITLES
 
 KNOWN = [score for score in SCORES if score.headline]
 
@@ -137,6 +140,19 @@ def test_a_curve_of_one_point_is_a_marker_in_the_panel_and_in_the_legend():
     points = {"a": [np.ones((1, 4))], "b": [np.ones((2, 4)) * [[1], [2]]]}
     axes = {a.get_label(): a for a in scores_over_training(points).axes}
     assert markers(axes["legend"]) == ["o", "s"]
+
+
+def test_scores_on_the_way_are_points_about_their_mean():
+    runs = [np.array([[10, 3, 0.5, 60.0]]), np.array([[10, 3, 0.7, 80.0]])]
+    panels = {a.get_label(): a for a in scores_over_training({"one": runs}).axes}
+    ys = {"FactorVAE score": (0.5, 0.7, 0.6), COLUMN_TITLES["recon"]: (60, 80, 70)}
+    for (title, levels), (over, x) in itertools.product(
+        ys.items(), {"step": 10, "minutes on one core": 3}.items()
+    ):
+        axes = panels[f"{title} over {over}"]
+        assert axes.get_title("left") == title
+        drawn = np.concatenate([line.get_xydata() for line in axes.lines])
+        np.testing.assert_allclose(drawn, [(x, y) for y in levels])
 
 
 def test_long_and_short_runs_are_told_apart_by_a_log_scale_of_plain_numbers():
