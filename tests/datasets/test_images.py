@@ -18,6 +18,7 @@ from PIL import Image
 
 from factorvae.datasets import images as module
 from factorvae.datasets import load_dataset
+from factorvae.datasets.image_files import FolderImages, ZipImages
 from factorvae.datasets.images import Preparation, decode
 from factorvae.device import in_threads
 from factorvae.errors import UserError
@@ -155,6 +156,7 @@ def test_every_kind_of_pixel_becomes_eight_bits_over_white():
     grey = np.full((32, 32), 100, np.uint8)
     assert (png(Image.fromarray(grey)) == 100).all()
     assert (png(Image.fromarray(grey.astype(np.uint16) * 257)) == 100).all()
+    assert (png(Image.fromarray(np.full((32, 32), 51_200, np.uint16))) == 199).all()  # 199.2
     assert (png(Image.fromarray(grey).convert("1", dither=Image.Dither.NONE)) == 0).all()
     alpha = np.tile(np.where(np.arange(32) < 16, 0, 255), (32, 1)).astype(np.uint8)
     half_clear = png(Image.fromarray(np.dstack([grey, grey, grey, alpha])))
@@ -345,8 +347,9 @@ def test_a_data_directory_of_too_long_a_name_is_one_short_line():
         assert len(str(refusal.value)) < 700
 
 
-def test_a_folder_of_the_longest_name_has_a_cache(folder):
-    long = folder.rename(folder.with_name("é" * 127))
+@pytest.mark.parametrize("letters", [127, 120])  # of two bytes each; a name has 255 at most
+def test_a_folder_of_the_longest_name_has_a_cache(folder, letters):
+    long = folder.rename(folder.with_name("é" * letters))
     first = everything(load(long))
     assert len(caches(long)) == 1
     assert np.array_equal(everything(load(long)), first)
@@ -441,6 +444,22 @@ def test_a_changed_folder_is_prepared_again(folder, change, capsys):
     assert len(ds) == COUNT + (change == "added") - (change == "removed")
     white_ones = (everything(ds) == 255).all(axis=(1, 2, 3))
     assert white_ones.sum() == (change in ("content", "added"))
+
+
+def test_a_file_written_again_in_its_own_size_is_prepared_again(tmp_path):
+    path = tmp_path / "images" / "x.bmp"
+    for level in (10, 200):
+        image = encoded_image(Image.fromarray(np.full((64, 64), level, np.uint8)), "bmp")
+        write_tree(path.parent, {path.name: image})
+        os.utime(path, ns=(0, 10**18 + level // 200))  # one nanosecond apart
+        assert everything(load(path.parent)).max() == level
+
+
+def test_other_names_of_the_same_files_are_another_source(tmp_path):
+    write_tree(tmp_path, {"a.png": b"", "b.png": b""})
+    for kind, path in ((FolderImages, tmp_path), (ZipImages, tmp_path / "a.png")):
+        assert kind(path, ["a.png"]).made_from == kind(path, ["a.png"]).made_from
+        assert kind(path, ["a.png"]).made_from != kind(path, ["b.png"]).made_from
 
 
 def test_preparations_have_caches_of_their_own(folder):
