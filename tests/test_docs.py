@@ -98,6 +98,7 @@ def test_own_images_and_factors_are_kept_in_the_checkpoint():
         (Own(batch=lambda index, device: np.zeros((1, 1, 32, 32))), "not <class 'numpy.ndarray'>"),
         (Own(batch=lambda index, device: torch.zeros(1, 32, 32)), r"float32 \[1, 32, 32\]"),
         (Own(batch=lambda index, device: torch.full((1, 1, 32, 32), 255.0)), r"in \[0, 1\]"),
+        (Own(batch=lambda index, device: torch.full((1, 1, 32, 32), -0.5)), r"in \[0, 1\]"),
         (Own(batch=lambda index, device: index.float().view(-1, 1, 1, 1)), r"in \[0, 1\]"),
         (Own(images=torch.zeros(0, 1, 32, 32)), "has at least one image"),
     ],

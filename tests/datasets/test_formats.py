@@ -270,10 +270,17 @@ def test_a_path_out_of_an_archive_is_refused(tmp_path, escape):
     ]
 
 
-def test_a_bomb_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("most", "size", "told"),
+    [
+        ("MEMBER", 1 << 20, "car_002_mesh.mat would be"),  # the first
+        ("ARCHIVE", 16 << 20, "car_000_mesh.mat would be"),  # the third that is unpacked
+    ],
+)
+def test_a_bomb_is_refused(tmp_path, monkeypatch, most, size, told):
     write_cars3d(tmp_path)
-    monkeypatch.setattr("factorvae.datasets.image_files.LARGEST_MEMBER_BYTES", 1 << 20)
-    assert_refused("cars3d", tmp_path, "car_002_mesh.mat", "bytes unpacked: expected 1,048,576")
+    monkeypatch.setattr(f"factorvae.datasets.image_files.LARGEST_{most}_BYTES", size)
+    assert_refused("cars3d", tmp_path, told, f"{size:,}")
     assert not (tmp_path / "cars3d" / "cars").exists()
 
 
@@ -640,12 +647,13 @@ def test_a_part_of_celeba_is_told_and_used_if_asked(tmp_path, packed, capsys):
 
 def test_of_many_images_left_out_some_are_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("factorvae.datasets.images.MOST_LISTED", 2)
-    write_celeba(tmp_path)
+    _, attributes, _ = write_celeba(tmp_path)
     folder = tmp_path / "celeba" / "img_align_celeba"
     cut(folder / "000009.jpg")  # a bad one beside those that are missing
     for name in ("000002.jpg", "000005.jpg"):
         (folder / name).unlink()
-    assert len(load("celeba", tmp_path, split="all", skip_bad_images=True)) == 9
+    ds = load("celeba", tmp_path, split="all", skip_bad_images=True)
+    assert np.array_equal(ds.factors, np.delete(attributes, [1, 4, 8], axis=0))
     assert "left out 3 of 12 images: 000002.jpg, 000005.jpg and 1 more\n" in capsys.readouterr().err
 
 
