@@ -231,6 +231,9 @@ PROFILES: dict[str, list[Sweep]] = {
             "beta-VAE, fast",
             f"--dataset rooms {FAST} --beta 4 --gamma 0 --seed 0-2",
         ),
+        Sweep(
+            "rooms_fast_beta1", "VAE, fast", f"--dataset rooms {FAST} --beta 1 --gamma 0 --seed 0"
+        ),
         Sweep("rooms", "FactorVAE, all latents at once", f"--dataset rooms {CONSTANT} --seed 0"),
         Sweep(
             "annealed",
