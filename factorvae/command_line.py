@@ -96,7 +96,7 @@ def parse_sweep(
 
 
 def _defaults_for_help(cls: type[C], argv: Sequence[str]) -> C:
-    """The config of a command line with nothing but its --dataset and --method."""
+    """The config of a command line with nothing but its --preset, --dataset and --method."""
     parser = Parser(add_help=False, allow_abbrev=False)
     for field in dataclasses.fields(cls):
         if field.name in DECIDE_DEFAULTS:

@@ -57,7 +57,7 @@ def test_every_field_is_a_flag():
     )
 
 
-def test_presets_fill_only_what_is_unset():
+def test_defaults_of_a_dataset_fill_only_what_is_unset():
     assert parsed("--dataset", "chairs").gamma == 3.2
     assert parsed("--dataset", "chairs").hidden_dim == 256
     assert parsed("--dataset", "chairs", "--gamma", "6.4").gamma == 6.4

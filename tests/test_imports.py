@@ -45,5 +45,7 @@ def test_no_script_imports_a_script():
     scripts = {"train", "evaluate", "visualize"}
     for name in scripts:
         tree = ast.parse((PACKAGE.parent / f"{name}.py").read_text())
-        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        modules |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
         assert modules and not modules & scripts

@@ -24,6 +24,7 @@ from benchmarks.results.rows import (
 )
 from benchmarks.results.running import commit
 from benchmarks.results.sweeps import all_sweeps, title_of
+from factorvae.files import write_whole
 from factorvae.plots.style import save_figure
 from factorvae.plots.sweep_plots import scores_against_reconstruction, scores_over_training
 
@@ -84,13 +85,13 @@ def write_results(options: argparse.Namespace) -> list[dict]:
     """Write the tables and figures to --docs; the rows of all runs known."""
     docs = options.docs
     rows = merged(rows_done(options.output_dir), docs / "results.csv")
+    curve = merged(curve_rows(options.output_dir), docs / "results_on_the_way.csv")
     if not rows:
         print("no run is finished and measured yet: there is nothing to write down")
         return []
     docs.mkdir(parents=True, exist_ok=True)
     write_csv(docs / "results.csv", COLUMNS, rows)
-    curve = merged(curve_rows(options.output_dir), docs / "results_on_the_way.csv")
-    (docs / "results.md").write_text(markdown(rows, curve))
+    write_whole(docs / "results.md", markdown(rows, curve).encode())
     settings = {
         f"{title_of(profile, name)}, {f'gamma {gamma:g}' if gamma else f'beta {beta:g}'}": np.array(
             [[float(row[n]) for n in ("recon_loss", "factor_vae_score", "mig")] for row in group]
@@ -187,7 +188,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path.write_text(text.getvalue())
+    write_whole(path, text.getvalue().encode())
 
 
 def curves_of(rows: Sequence[dict]) -> dict[str, list[np.ndarray]]:

@@ -122,7 +122,7 @@ def merged(rows: Sequence[dict], path: Path) -> list[dict]:
         UserError: the file is of something else.
     """
     known = {key_of(row): row for row in rows}
-    if path.exists():
+    if path.exists() and path.stat().st_size:  # empty: of a full disk
         with path.open(newline="") as file:
             found = csv.DictReader(file)
             if not {"profile", "sweep", "run", "steps"}.issubset(found.fieldnames or ()):
@@ -140,7 +140,7 @@ def key_of(row: dict) -> tuple[str, str, str, int]:
 
 
 def compared(rows: Sequence[dict]) -> list[dict]:
-    """The rows that figures have: those of no past sweep."""
+    """The rows of what is compared, which figures have: those of no past sweep."""
     now = {(profile, sweep.name) for profile, sweep in all_sweeps() if not sweep.past}
     return [row for row in rows if key_of(row)[:2] in now]
 

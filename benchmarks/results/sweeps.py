@@ -22,7 +22,7 @@ class Sweep:
     flags: of train.py, without --output_dir and --data_dir. ships: the name in pretrained/ of its
     run with the highest FactorVAE score, to two digits, and of several of the highest MIG.
     on_the_way: steps at which its runs are measured before their end. past: an earlier recipe or an
-    experiment, which the figures leave out.
+    experiment, which has a section of its own and is in no figure.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """A dataset is a table of images and, where they are known, the factors that made them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,13 +22,18 @@ CHECKED_IMAGES = 64  # of a dataset of one's own, over its whole length
 COPIES_IN_FLIGHT = 50  # batches that may wait in pinned memory to be copied
 
 
-class Table(Protocol):
+class Table(ABC):
     """Images by index; see `Dataset` for the two ways to get them."""
 
     image_shape: tuple[int, int, int]
 
+    @abstractmethod
     def __len__(self) -> int: ...
+
+    @abstractmethod
     def images(self, index: Index) -> Tensor: ...
+
+    @abstractmethod
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Tensor: ...
 
     def lies_on(self, device: torch.device | str) -> bool:

@@ -94,6 +94,17 @@ def score_table(runs: Sequence[SweepRun], known: Sequence[Score]) -> list[list[s
     return rows
 
 
+def plotted_points(runs: Sequence[SweepRun]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """By setting, reconstruction and scores of the runs that have them, [runs, 1 + S]; S titles."""
+    runs = [run for run in runs if {"recon_loss", RANKED_BY} <= run.scores.keys()]
+    names = [name for name in PLOTTED if all(name in run.scores for run in runs)]
+    points = {
+        setting: np.array([[run.scores[n] for n in ("recon_loss", *names)] for run in group])
+        for setting, group in by_setting(runs).items()
+    }
+    return points, [PLOTTED[name] for name in names]
+
+
 def best_and_median(runs: Sequence[SweepRun]) -> list[tuple[str, SweepRun]]:
     """The evaluated runs with the highest and the median score, with what they are called."""
     ranked = sorted(
@@ -121,15 +132,9 @@ def write_sweep_gallery(
         lines.append(file)
         shown.append(PagePicture(name, heading, caption, "png", data, file))
 
-    measured = [run for run in runs if {"recon_loss", RANKED_BY} <= run.scores.keys()]
-    if measured:
-        plotted = [name for name in PLOTTED if all(name in run.scores for run in measured)]
-        points = {
-            setting: np.array([[run.scores[n] for n in ("recon_loss", *plotted)] for run in group])
-            for setting, group in by_setting(measured).items()
-        }
+    points, titles = plotted_points(runs)
+    if points:
         caption = "A small point per run and a large one at the mean of each setting."
-        titles = [PLOTTED[name] for name in plotted]
         figure = scores_against_reconstruction(points, scores=titles, title=title)
         add("score_reconstruction", "Score and reconstruction", caption, figure)
     else:

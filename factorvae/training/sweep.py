@@ -364,15 +364,20 @@ def _in_processes(
                 run_bar.show(message.figures)
                 continue
             process.join()
-            if isinstance(message, Ended):
-                run.state, run.error, run.steps = message
-            else:
-                died = f"its process died (exit code {process.exitcode})"
-                run.fail(died if message is None else str(message))
+            _note_end(run, message, process.exitcode)
             del active[connection]
             connection.close()
             run_bar.close()
             ended(run)
+
+
+def _note_end(run: Run, message: Ended | UserError | None, exit_code: int | None) -> None:
+    """How a run's process ended; if it could not begin, or died, its last checkpoint stands."""
+    if isinstance(message, Ended):
+        run.state, run.error, run.steps = message
+    else:
+        died = f"its process died (exit code {exit_code})"
+        run.fail(died if message is None else str(message))
 
 
 def _received(connection: Connection) -> Shown | Ended | UserError | None:

@@ -9,7 +9,8 @@ import torch
 
 from factorvae.datasets import Dataset, cache
 from factorvae.datasets.cache import cached_array
-from factorvae.datasets.table import Pixels, unit_interval
+from factorvae.datasets.dsprites_variants import Painted
+from factorvae.datasets.table import OwnTable, Pixels, unit_interval
 from factorvae.errors import UserError
 from tests.helpers import pictures
 
@@ -27,6 +28,16 @@ def test_pixels_through_rows():
     assert torch.equal(batch, unit_interval(images))
     with pytest.raises(IndexError):
         table.batch([5])
+
+
+def test_an_index_lies_where_the_table_does(sprites):
+    """The meta device stands for one that a table lies on, or is too large for."""
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    on_device = (sprites.table, Painted(sprites.table, paint=None))
+    for table in (*on_device, Pixels(IMAGES), OwnTable(sprites)):
+        dataset = Dataset("some", "drawn", table)
+        assert dataset.index_device(meta) == (meta if table in on_device else cpu)
+        assert dataset.index_device(cpu) == cpu
 
 
 def test_levels_become_the_unit_interval():

@@ -386,6 +386,16 @@ CELEBA = {"image_size": 32}
 CARS = {"space": ONE_CAR, "image_size": 32}
 FACES = 6
 
+
+def _are_scores(found, _) -> bool:
+    counts = (found.step, found.num_points, found.seed)
+    texts = [*found.data, found.weights or "", *found.factor_names, *found.factors]
+    texts += [score.how for score in found.scores.values()]
+    numbers = [score.value for score in found.scores.values()]
+    whole = all(isinstance(count, int) for count in counts) and np.isfinite(numbers).all()
+    return bool(whole) and all(isinstance(text, str) for text in texts)
+
+
 FORMATS = {
     "checkpoint": Format(
         _make_checkpoint,
@@ -400,7 +410,7 @@ FORMATS = {
         _make_scores,
         METRICS_NAME,
         lambda folder: read_scores(folder / METRICS_NAME),
-        lambda one, _: all(isinstance(s.value, float) for s in one.scores.values()),
+        _are_scores,
     ),
     "npz": Format(_make_npz, "*.npz", _read_npz, _same_both),
     "mpi3d": Format(

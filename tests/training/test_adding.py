@@ -28,7 +28,7 @@ def weights_of(vae):
     return torch.cat([*rows, hidden.weight.T], dim=1).detach().clone()
 
 
-def told_by(codes, values):
+def explained_by(codes, values):
     """The share of the variance of values [N] that a cubic polynomial of codes [N, 2] tells."""
     a, b = codes.double().T
     terms = torch.stack([a**i * b**j for i in range(4) for j in range(4 - i)], dim=1)
@@ -43,7 +43,7 @@ def test_the_direction_that_codes_tell_least_of_is_found():
     hidden = 0.3 * c  # small, but no function of a and b
     sources = torch.stack([a, b, a * b, a.square() * b, b.square() - a, hidden], dim=1)
     mixed = sources @ torch.randn(6, 8, generator=generator) + 5
-    mixed = torch.cat([mixed, 1e-3 * noise[:, None]], dim=1)  # not told either, but next to nothing
+    mixed = torch.cat([mixed, 1e-3 * noise[:, None]], dim=1)  # of no variance to speak of
     codes = torch.stack([2 * a + b, b - 3], dim=1)
 
     def agreement(row, source):
@@ -53,7 +53,9 @@ def test_the_direction_that_codes_tell_least_of_is_found():
     assert agreement(row, hidden) > 0.95
     assert row.abs().max() == row.max()  # the sign is no matter of chance
     assert torch.allclose(row, least_explained(mixed, -codes), atol=1e-4)
-    assert agreement(least_explained(mixed, codes[:, 1:]), hidden) < 0.9  # a is not told, and wider
+    assert (
+        agreement(least_explained(mixed, codes[:, 1:]), hidden) < 0.9
+    )  # a is unexplained, and wider
     assert not least_explained(torch.ones(2000, 8), codes).any()  # nothing is left
     assert not least_explained(mixed[:8].repeat(20, 1), codes[:8].repeat(20, 1)).any()
     still = torch.ones(2000, 1)  # a code that tells nothing
@@ -83,8 +85,8 @@ def test_a_latent_is_added_and_the_others_stay(sprites):
     assert torch.allclose(row / row.norm(), least_explained(features, mu[:, :2]), atol=1e-3)
     generator = torch.Generator().manual_seed(2)
     at_random = features @ torch.randn(16, 20, generator=generator)
-    shares = [told_by(mu[:, :2], values) for values in at_random.T]
-    assert told_by(mu[:, :2], mu[:, 2]) < min(shares)
+    shares = [explained_by(mu[:, :2], values) for values in at_random.T]
+    assert explained_by(mu[:, :2], mu[:, 2]) < min(shares)
 
 
 def test_where_the_others_tell_everything_the_new_one_says_nothing(sprites):

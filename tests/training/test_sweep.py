@@ -24,11 +24,20 @@ from factorvae import training
 from factorvae.checkpoint import load_checkpoint
 from factorvae.command_line import parse_sweep
 from factorvae.config import EvaluateConfig, TrainConfig
+from factorvae.datasets import load_dataset
 from factorvae.errors import UserError
 from factorvae.evaluation.models import find_checkpoints, group_by_setting, load_models
 from factorvae.run_log import read_log
+from factorvae.training.run import Run
 from factorvae.training.run_folder import folder_of
-from factorvae.training.sweep import _in_turns, _threads_for, _train_in_process, runs_of
+from factorvae.training.sweep import (
+    Ended,
+    _in_turns,
+    _note_end,
+    _threads_for,
+    _train_in_process,
+    runs_of,
+)
 from factorvae.training.sweep_folder import check_same_sweep, read_sweep, write_sweep
 from factorvae.training.trainer import Trainer
 from tests.helpers import meanwhile, rows_but_speed, run_main, same_state
@@ -620,6 +629,20 @@ def test_the_process_of_a_run_tells_how_it_ended(tiny_data, tmp_path, monkeypatc
     assert rows[-1] == ("finished", "", 10)
     assert failed[0] == "failed" and "not finite at step" in failed[1] and failed[2] == 0
     assert isinstance(reason, UserError) and "nowhere" in str(reason)
+
+
+def test_a_run_whose_process_could_not_begin_or_died_stands_at_its_checkpoint(tiny_data, tmp_path):
+    flags = (*tiny_data, *SMALL, "--output_dir", tmp_path, "--max_steps")
+    assert run_main(train.main, *flags, 3)[0] == 0
+    (config,) = parse_sweep(TrainConfig, "", [*map(str, flags), "6"])
+    run = Run(config, load_dataset(config.dataset, config.data_dir, **config.dataset_options()))
+    died = "its process died (exit code -9)"
+    for message, error in ((UserError("no data"), "no data"), (None, died)):
+        run.steps = 5  # of which there is no checkpoint
+        _note_end(run, message, -9)
+        assert (run.state, run.error, run.steps) == ("failed", error, 3)
+    _note_end(run, Ended("finished", "", 6), 0)
+    assert (run.state, run.error, run.steps) == ("finished", "", 6)
 
 
 def test_a_run_of_a_sweep_goes_on_with_as_many_threads_as_it_began_with():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import train
-from factorvae import run_log
+from factorvae import files, run_log
 from factorvae.checkpoint import export_weights, load_checkpoint, save_checkpoint
 from factorvae.setting import setting_of
 from factorvae.training import run_folder
@@ -120,6 +120,15 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path):
     np.savez(tmp_path / "own.npz", images=pictures[:20])
     code, _, err = run_main(train.main, *flags, 2)
     assert code == 2 and "holds a run on other data: num_images is 24 there and 20 here" in err
+
+
+@pytest.mark.parametrize("flags", [(), ("--seed", 0, 1)], ids=["run", "sweep"])
+def test_no_other_command_trains_in_the_folder(run_train, run_dir, monkeypatch, flags):
+    monkeypatch.setattr(files, "PATIENCE_FOR_LOCK", 0)
+    with files.locked_folder(run_dir):
+        code, _, err = run_train("--output_dir", run_dir, "--max_steps", 1, *flags)
+    assert code == 2 and "is in use: another process trains there" in err
+    assert [*run_dir.iterdir()] == []
 
 
 def test_a_run_without_a_discriminator_goes_on_under_other_flags_of_one(run_train, run_dir):

@@ -12,6 +12,7 @@ from factorvae.pages.sweep_gallery import (
     by_setting,
     comparable,
     how_made,
+    plotted_points,
     score_table,
     write_sweep_gallery,
 )
@@ -181,6 +182,20 @@ def test_the_lines_of_a_long_name_stay_inside_the_picture():
         boxes = [shown.get_window_extent() for shown in (*texts, *legends)]
         assert boxes and all(figure.bbox.containsx(box.x1) for box in boxes)
         assert all(figure.bbox.containsy(box.y0) for box in boxes)
+
+
+def test_mig_is_plotted_where_all_runs_have_it():
+    points, titles = plotted_points(RUNS)
+    assert titles == ["FactorVAE score"]
+    assert {name: rows.tolist() for name, rows in points.items()} == {
+        "gamma 1": [[40.0, 0.5], [44.0, 0.7]],
+        "gamma 6": [[60.0, 0.75]],
+    }
+    more = run_of("b1", "gamma 6", factor_vae_score=0.5, recon_loss=50.0, mig=0.25)
+    assert plotted_points([*RUNS, more])[1] == ["FactorVAE score"]
+    points, titles = plotted_points([more])
+    assert titles == ["FactorVAE score", "MIG"]
+    assert points["gamma 6"].tolist() == [[50.0, 0.5, 0.25]]
 
 
 def test_the_page_has_the_table_and_says_what_is_left_out(tmp_path):
