@@ -4,6 +4,7 @@ Every weight is drawn Glorot-uniform and every bias is zero, from the generator 
 square, their side a power of two from 32 to 256; each halving is one convolution, down to 4x4.
 """
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -187,6 +188,16 @@ class Discriminator(nn.Module):
 def standardized(z: Tensor) -> Tensor:
     """Codes [B, latent_dim] with a mean of 0 and a deviation of 1 of each latent over the batch."""
     return (z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6)
+
+
+@torch.no_grad()
+def encode_parts(vae: VAE, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """mu and logvar of all images, [N, latent_dim] each, in the memory of one of their parts.
+
+    parts: images [B, C, H, W] each.
+    """
+    mus, logvars = zip(*map(vae.encode, parts), strict=True)
+    return torch.cat(mus), torch.cat(logvars)
 
 
 def vae_of(

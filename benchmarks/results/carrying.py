@@ -9,7 +9,7 @@ from benchmarks.results.running import COMMITS_NAME
 from benchmarks.results.sweeps import all_sweeps, length_of, runs_of
 from factorvae.checkpoint import export_weights, load_checkpoint
 from factorvae.errors import UserError
-from factorvae.files import CHECKPOINT_NAME, whole_file
+from factorvae.files import CHECKPOINT_NAME, whole_file, write_whole
 
 PART_BYTES = 16 << 20
 
@@ -23,8 +23,7 @@ def carry_to(folder: Path, output_dir: Path) -> None:
     written = set()
 
     def put(name: str, data: bytes) -> None:
-        with whole_file(folder / name) as file:
-            file.write(data)
+        write_whole(folder / name, data)
         written.add(name)
 
     number = 0

@@ -19,6 +19,7 @@ from benchmarks.results.rows import (
     curve_rows,
     groups_of,
     merged,
+    parted,
     progress,
     rows_done,
 )
@@ -118,8 +119,7 @@ def write_results(options: argparse.Namespace) -> list[dict]:
 
 def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
     """docs/results.md, of the rows of results.csv and of results_on_the_way.csv."""
-    now, curve_now = compared(rows), compared(curve)
-    past = [row for row in [*rows, *curve] if row not in [*now, *curve_now]]
+    (now, past), (curve_now, curve_past) = parted(rows), parted(curve)
     lines = [
         "# Results",
         "",
@@ -129,7 +129,7 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         "so much on the estimator that each is given; other papers' D is one of these. Trained on",
         "a CPU core each, in bfloat16 where the command says so.",
         "",
-        *table([row for row in rows if row in now]),
+        *table(now),
         *("Trained by", "", *commands([*now, *curve_now]), ""),
         "and measured by `evaluate.py --model_path RUN --dci_estimator gbt|forest|lasso`.",
         f"Drawn at commit {commit()}, on {platform.machine()} with {device_name()}.",
@@ -138,9 +138,8 @@ def markdown(rows: Sequence[dict], curve: Sequence[dict]) -> str:
         *(OF_CURVE if curve_now else ()),
         *PUBLISHED,
     ]
-    if past:
-        of_past = [row for row in rows if row in past]
-        lines += [*OF_PAST, *table(of_past), "Trained by", "", *commands(past), ""]
+    if past or curve_past:
+        lines += [*OF_PAST, *table(past), "Trained by", "", *commands([*past, *curve_past]), ""]
     return "\n".join(lines)
 
 

@@ -141,8 +141,16 @@ def key_of(row: dict) -> tuple[str, str, str, int]:
 
 def compared(rows: Sequence[dict]) -> list[dict]:
     """The rows of what is compared, which figures have: those of no past sweep."""
+    return parted(rows)[0]
+
+
+def parted(rows: Sequence[dict]) -> tuple[list[dict], list[dict]]:
+    """The rows of what is compared, and those of past sweeps, or of such as no profile has."""
     now = {(profile, sweep.name) for profile, sweep in all_sweeps() if not sweep.past}
-    return [row for row in rows if key_of(row)[:2] in now]
+    parts: tuple[list[dict], list[dict]] = [], []
+    for row in rows:
+        parts[key_of(row)[:2] not in now].append(row)
+    return parts
 
 
 def progress(rows: Sequence[dict]) -> dict[str, tuple[int, int]]:

@@ -15,7 +15,7 @@ from factorvae.datasets import Dataset
 from factorvae.datasets.table import OwnImages, as_dataset
 from factorvae.errors import UserError
 from factorvae.methods import METHODS
-from factorvae.models import VAE, Decoder, Encoder, discriminator_of, vae_of
+from factorvae.models import VAE, Decoder, Encoder, discriminator_of, encode_parts, vae_of
 from factorvae.objective import (
     discriminator_accuracy,
     discriminator_loss,
@@ -261,7 +261,7 @@ class Trainer:
     def _turn(self) -> None:
         """Turn latents to where they are independent, in every process alike."""
         parts = self._some_images(turning.NUM_IMAGES, self._last_generator())
-        codes = waking.encode_parts(self.vae, parts)
+        codes = encode_parts(self.vae, parts)
         turning.turn_latents(
             self.vae, self.vae_optimizer, self.discriminator, self.disc_optimizer, *codes
         )

@@ -1,12 +1,12 @@
 """Latents that say next to nothing begin anew, with what the encoder has learnt since."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from factorvae.models import VAE
+from factorvae.models import VAE, encode_parts
 from factorvae.objective import kl_per_latent
 
 NUM_IMAGES = 1024  # by which it is told which latents say next to nothing
@@ -52,13 +52,6 @@ def wake_latents(
     moments[head.bias]["exp_avg"].mul_(~rows)
     moments[hidden.weight]["exp_avg"].mul_(~faint)
     return faint
-
-
-@torch.no_grad()
-def encode_parts(vae: VAE, parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """mu and logvar of all images, without the memory that one batch of them would take."""
-    mus, logvars = zip(*map(vae.encode, parts), strict=True)
-    return torch.cat(mus), torch.cat(logvars)
 
 
 def first_weights(weight: Tensor, generator: torch.Generator) -> Tensor:
